@@ -1,0 +1,734 @@
+//! One WebRTC connection to one peer: [`PeerConnection`], Godot's `WebRTCPeerConnection`.
+//!
+//! This is the only room that uses the `webrtc` crate. What that crate does otherwise than one would expect is
+//! worked around here, each in one named place: the transport in `connection/runtime.rs`, the settings in
+//! `PeerConnection::build`, the order of signals in `connection/signals.rs`, its slow or missing ends in
+//! [`PeerConnection::close`] and in the drop of its last clone.
+
+mod channel;
+mod config;
+mod description;
+mod runtime;
+mod signals;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
+use rtc::peer_connection::transport::RTCDtlsRole;
+use tokio::sync::{Mutex, watch};
+use tracing::Instrument as _;
+use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
+use webrtc::peer_connection::{
+    self as library, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
+    RTCIceCandidateInit, RTCIceCandidateType, RTCIceConnectionState, RTCIceTransportPolicy,
+    RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngine,
+    SettingEngineBuilder,
+};
+use webrtc::runtime::{Runtime, TokioRuntime};
+
+pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, Outstanding};
+pub use config::{IceServer, PeerConnectionConfig};
+pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES, RemoteDescription};
+pub use description::{IceCandidate, SdpKind, SessionDescription, Signal};
+pub use signals::SignalStream;
+
+use crate::error::ConnectionError;
+use crate::event::Stage;
+use description::{MAX_SDP_BYTES, Mark};
+use runtime::{ConnectionRuntime, Progress};
+use signals::{MAX_CANDIDATES, SignalQueue};
+
+/// A WebRTC connection to one peer. Clones share the connection.
+///
+/// It negotiates once: add it to a mesh while it is [`New`](ConnectionState::New), then either
+/// [`create_offer`](PeerConnection::create_offer) or hand it the remote's offer; carry what comes out of
+/// [`signals`](PeerConnection::signals) to the other side and what comes from there into
+/// [`handle_signal`](PeerConnection::handle_signal). For a second try, make a fresh one.
+///
+/// The mesh that it was added to closes it. One that is in no mesh closes when its last clone is dropped.
+#[derive(Clone)]
+pub struct PeerConnection {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    library: Arc<dyn library::PeerConnection>,
+    shared: Arc<Shared>,
+    negotiation: Mutex<Negotiation>,
+    /// The first to close does it; the others wait.
+    closing: AtomicBool,
+    runtime: tokio::runtime::Handle,
+}
+
+/// What the connection and the library's callbacks share. It holds no connection, so there is no cycle.
+#[derive(Debug)]
+struct Shared {
+    condition: watch::Sender<Condition>,
+    signals: Arc<SignalQueue>,
+    progress: Arc<Progress>,
+    /// Channels that the remote opened in-band.
+    refused_channels: AtomicU64,
+}
+
+/// How a connection is (W3C `RTCPeerConnectionState`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// Nothing was negotiated yet; only now can it be added to a mesh.
+    New,
+    /// It negotiates, or looks for a way to the remote.
+    Connecting,
+    /// ICE and DTLS are up.
+    Connected,
+    /// The remote is not heard; this may pass.
+    Disconnected,
+    /// There is no way to the remote, or the connection broke down.
+    Failed,
+    /// It was closed here.
+    Closed,
+}
+
+/// What a peer's task follows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Condition {
+    pub(crate) state: ConnectionState,
+    /// How far the connecting has come; it never goes back.
+    pub(crate) stage: Stage,
+    /// What both descriptions together say; `None` until both are here.
+    pub(crate) agreed: Option<Agreed>,
+    /// The remote has closed the connection.
+    pub(crate) remote_closed: bool,
+}
+
+/// What the two descriptions agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Agreed {
+    /// The version of the control channel, if the remote is a member of this crate.
+    pub(crate) control: Option<u8>,
+    /// Whether our side is the DTLS client, which loses what the server sends before the client is ready.
+    pub(crate) dtls_client: bool,
+    /// The largest message that may be sent, in bytes.
+    pub(crate) max_message_bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Negotiation {
+    /// A mesh has made its channels.
+    claimed: bool,
+    role: Option<Role>,
+    remote: Option<RemoteDescription>,
+    /// Candidates that came before the description they belong to.
+    early: Vec<IceCandidate>,
+    candidates: usize,
+}
+
+#[derive(Debug)]
+enum Role {
+    Offerer(Mark),
+    Answerer,
+}
+
+/// How the two unreliable channels give up on a packet.
+///
+/// Each side decides for what it sends; the two may differ, and stock Godot never gives up (it misspells the option).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum UnreliableLifetime {
+    /// Sent once, never again (`maxRetransmits` 0). A healthy link loses nothing.
+    #[default]
+    Once,
+    /// Sent again until so many milliseconds have passed since it was handed to SCTP (`maxPacketLifeTime`).
+    ///
+    /// Short times lose packets on a healthy link: on the unordered channel one that has waited longer is dropped
+    /// before it is sent at all. With 1 ms, a burst of 1,000 delivers 21.
+    Millis(u16),
+}
+
+/// The streams of the four channels, in the order in which [`PeerConnection::open_channels`] gives them.
+const STREAMS: [(u16, &str); 4] = [(1, "reliable"), (2, "ordered"), (3, "unreliable"), (1023, "control")];
+
+/// Each channel hands this much to SCTP at a time; the rest waits in our own queues, where it delays nobody.
+const SEND_BUFFER_BYTES: usize = 256 * 1024;
+
+/// The receive window: far more than the credits between two members of this crate ever let it fill.
+const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// How often ICE tries a pair of addresses, and for how many tries: quick on a near network, ten seconds in all.
+const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const ICE_CHECKS: u16 = 500;
+
+/// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
+const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
+/// Longer than any grace time that makes sense; the mesh decides before.
+const ICE_FAILED_AFTER: Duration = Duration::from_secs(3600);
+const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
+
+/// Remote candidates taken by one connection in its life.
+const MAX_REMOTE_CANDIDATES: usize = 1024;
+const MAX_CANDIDATE_BYTES: usize = 1024;
+
+/// How many ports of a range are tried before giving up.
+const PORT_TRIES: usize = 64;
+
+impl PeerConnection {
+    /// Makes a connection: binds its sockets and starts its driver.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::IceServer`] if a server of the configuration cannot be used, [`ConnectionError::Bind`] if
+    /// no socket could be bound, [`ConnectionError::NoRuntime`] outside a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future makes no connection.
+    pub async fn new(config: PeerConnectionConfig) -> Result<PeerConnection, ConnectionError> {
+        let tokio = tokio::runtime::Handle::try_current().map_err(|_| ConnectionError::NoRuntime)?;
+        let ice_servers = config.rtc_ice_servers()?;
+        let mut tries = if config.port_range.is_some() { PORT_TRIES } else { 1 };
+        loop {
+            let addresses = with_ports(config.addresses(), config.port_range.as_ref())?;
+            tries -= 1;
+            match PeerConnection::build(&config, ice_servers.clone(), addresses, tokio.clone()).await {
+                Err(ConnectionError::Bind(_)) if tries > 0 => {}
+                built => return built,
+            }
+        }
+    }
+
+    async fn build(
+        config: &PeerConnectionConfig,
+        ice_servers: Vec<library::RTCIceServer>,
+        addresses: Vec<SocketAddr>,
+        tokio: tokio::runtime::Handle,
+    ) -> Result<PeerConnection, ConnectionError> {
+        let progress = Arc::new(Progress::default());
+        let condition = Condition {
+            state: ConnectionState::New,
+            stage: Stage::Signaling,
+            agreed: None,
+            remote_closed: false,
+        };
+        let shared = Arc::new(Shared {
+            condition: watch::Sender::new(condition),
+            signals: Arc::default(),
+            progress,
+            refused_channels: AtomicU64::new(0),
+        });
+        let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
+        // A driver that ends by itself leaves the connection without a state change; so we make one.
+        let ended = Arc::downgrade(&shared);
+        let on_end = Arc::new(move || {
+            if let Some(shared) = Weak::upgrade(&ended) {
+                shared.set_state(ConnectionState::Failed);
+            }
+        });
+        let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end));
+        let policy =
+            if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
+        let configuration = RTCConfigurationBuilder::default()
+            .with_ice_servers(ice_servers)
+            .with_ice_transport_policy(policy)
+            .build();
+        let wanted = addresses.len();
+        let built = PeerConnectionBuilder::new()
+            .with_configuration(configuration)
+            .with_setting_engine(settings(config))
+            .with_runtime(runtime.clone() as Arc<dyn Runtime>)
+            .with_handler(Arc::new(Handler(shared.clone())))
+            .with_udp_addrs(addresses)
+            .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
+            .build()
+            .await
+            .map_err(|error| ConnectionError::Bind(error.to_string()))?;
+        let connection = PeerConnection {
+            inner: Arc::new(Inner {
+                library: Arc::new(built),
+                shared,
+                negotiation: Mutex::default(),
+                closing: AtomicBool::new(false),
+                runtime: tokio,
+            }),
+        };
+        // The library skips an address that it cannot bind. With ports of a range, that is worth another try.
+        if config.port_range.is_some() && runtime.sockets() < wanted {
+            connection.close().await;
+            return Err(ConnectionError::Bind("not every port was free".to_owned()));
+        }
+        Ok(connection)
+    }
+
+    /// How the connection is.
+    pub fn state(&self) -> ConnectionState {
+        self.inner.shared.condition.borrow().state
+    }
+
+    /// Makes the offer and sets it locally; it comes out of [`signals`](PeerConnection::signals).
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::OutOfTurn`] if the connection was not added to a mesh (its channels must be there before
+    /// the offer) or already negotiates; [`ConnectionError::Closed`] after `close`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the offer.
+    pub async fn create_offer(&self) -> Result<(), ConnectionError> {
+        let inner = self.inner.clone();
+        self.detached(async move { inner.offer().await }).await
+    }
+
+    /// Takes what the other side's `signals` gave: a description or a candidate, in any order. An offer is answered;
+    /// the answer comes out of [`signals`](PeerConnection::signals).
+    ///
+    /// Candidates that come before the description are kept, at the most 256. The answer to an offer of another
+    /// connection is ignored, and so is a repeated description.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::InvalidDescription`] or [`ConnectionError::InvalidCandidate`] for what cannot be parsed or
+    /// applied; [`ConnectionError::OutOfTurn`] for an offer before the connection was added to a mesh, an offer to
+    /// the offerer, an answer to the answerer; [`ConnectionError::TooMuch`] over the limits;
+    /// [`ConnectionError::Closed`] after `close`. The connection stays as it was.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the work.
+    pub async fn handle_signal(&self, signal: Signal) -> Result<(), ConnectionError> {
+        let inner = self.inner.clone();
+        self.detached(async move {
+            match signal {
+                Signal::Description(description) => inner.describe(description).await,
+                Signal::Candidate(candidate) => inner.candidate(candidate).await,
+            }
+        })
+        .await
+    }
+
+    /// What the other side must be handed, the description before its candidates. See [`SignalStream`].
+    pub fn signals(&self) -> SignalStream {
+        SignalStream::new(self.inner.shared.signals.clone())
+    }
+
+    /// Closes the connection and tells the remote, without waiting for what was sent to arrive. Calls after the
+    /// first wait for the same end. Takes 100 ms at the most.
+    ///
+    /// A connection that is in a mesh is better removed there: `remove_peer` flushes first.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the closing.
+    pub async fn close(&self) {
+        let inner = self.inner.clone();
+        self.inner.clone().begin_close();
+        let mut condition = inner.shared.condition.subscribe();
+        // The sender is in `inner`, which is held here.
+        let _ = condition.wait_for(|condition| condition.state == ConnectionState::Closed).await;
+    }
+
+    /// Makes the three channels and the control channel, once, while the connection is new.
+    pub(crate) async fn open_channels(
+        &self,
+        lifetime: UnreliableLifetime,
+    ) -> Result<[Channel; 4], NotOpened> {
+        let mut negotiation = self.inner.negotiation.lock().await;
+        if negotiation.claimed || self.state() != ConnectionState::New {
+            return Err(NotOpened::NotNew);
+        }
+        let (retransmits, life_time) = match lifetime {
+            UnreliableLifetime::Once => (Some(0), None),
+            UnreliableLifetime::Millis(millis) => (None, Some(millis)),
+        };
+        let mut channels = Vec::with_capacity(STREAMS.len());
+        for (stream, label) in STREAMS {
+            let unreliable = matches!(stream, 2 | 3);
+            let init = RTCDataChannelInit {
+                ordered: stream != 3,
+                max_retransmits: retransmits.filter(|_| unreliable),
+                max_packet_life_time: life_time.filter(|_| unreliable),
+                negotiated: Some(stream),
+                ..Default::default()
+            };
+            let made = self.inner.library.create_data_channel(label, Some(init)).await;
+            channels.push(Channel::new(made.map_err(|error| NotOpened::Failed(library_error(&error)))?));
+        }
+        negotiation.claimed = true;
+        channels.try_into().map_err(|_| NotOpened::NotNew)
+    }
+
+    /// Follows how the connection is.
+    pub(crate) fn watch(&self) -> watch::Receiver<Condition> {
+        self.inner.shared.condition.subscribe()
+    }
+
+    /// All channels are open: the cures for the handshake are over.
+    pub(crate) fn set_open(&self) {
+        self.inner.shared.progress.set_open();
+    }
+
+    /// Channels that the remote opened beyond the agreed ones, and that were closed.
+    pub(crate) fn refused_channels(&self) -> u64 {
+        self.inner.shared.refused_channels.load(Ordering::Relaxed)
+    }
+
+    /// Closes without waiting.
+    pub(crate) fn abandon(&self) {
+        self.inner.clone().begin_close();
+    }
+
+    /// Whether this is an offer of another connection than the one that this connection answered.
+    pub(crate) async fn is_other_offer(&self, description: &SessionDescription) -> bool {
+        let negotiation = self.inner.negotiation.lock().await;
+        match (&negotiation.role, &negotiation.remote) {
+            (Some(Role::Answerer), Some(remote)) => {
+                remote.mark.is_none() || RemoteDescription::parse(&description.sdp).mark != remote.mark
+            }
+            _ => false,
+        }
+    }
+
+    /// Runs to the end what must not stop half way, even if the caller stops waiting.
+    async fn detached(
+        &self,
+        work: impl Future<Output = Result<(), ConnectionError>> + Send + 'static,
+    ) -> Result<(), ConnectionError> {
+        match self.inner.runtime.spawn(work.in_current_span()).await {
+            Ok(result) => result,
+            // The runtime shuts down.
+            Err(_) => Err(ConnectionError::Closed),
+        }
+    }
+}
+
+/// Why the channels were not made.
+#[derive(Debug)]
+pub(crate) enum NotOpened {
+    NotNew,
+    Failed(ConnectionError),
+}
+
+impl Inner {
+    async fn offer(&self) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if !negotiation.claimed {
+            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it offers"));
+        }
+        if negotiation.role.is_some() {
+            return Err(ConnectionError::OutOfTurn("the connection negotiates already"));
+        }
+        let mark = Mark::new();
+        let offer = self.library.create_offer(None).await.map_err(|error| library_error(&error))?;
+        negotiation.role = Some(Role::Offerer(mark.clone()));
+        self.shared.set_state(ConnectionState::Connecting);
+        let sdp = mark.write(offer.sdp.clone());
+        self.library.set_local_description(offer).await.map_err(|error| library_error(&error))?;
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Offer, sdp });
+        Ok(())
+    }
+
+    async fn describe(&self, description: SessionDescription) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if description.sdp.len() > MAX_SDP_BYTES {
+            return Err(ConnectionError::TooMuch { what: "bytes of a description", limit: MAX_SDP_BYTES });
+        }
+        let remote = RemoteDescription::parse(&description.sdp);
+        match (&negotiation.role, description.kind) {
+            (None, SdpKind::Offer) => self.answer(&mut negotiation, description, remote).await?,
+            (None, SdpKind::Answer) => {
+                return Err(ConnectionError::OutOfTurn("an answer came, but nothing was offered"));
+            }
+            (Some(Role::Offerer(_)), SdpKind::Offer) => {
+                return Err(ConnectionError::OutOfTurn("an offer came, but this side offers"));
+            }
+            (Some(Role::Answerer), SdpKind::Answer) => {
+                return Err(ConnectionError::OutOfTurn("an answer came, but this side answers"));
+            }
+            (Some(Role::Answerer), SdpKind::Offer) if negotiation.remote.as_ref() == Some(&remote) => {}
+            (Some(Role::Answerer), SdpKind::Offer) => {
+                return Err(ConnectionError::OutOfTurn("a second offer came; a fresh connection is needed"));
+            }
+            (Some(Role::Offerer(mark)), SdpKind::Answer) => {
+                if remote.mark.as_ref().is_some_and(|theirs| theirs.token != mark.token) {
+                    tracing::debug!("the answer to an earlier offer is ignored");
+                    return Ok(());
+                }
+                if negotiation.remote.is_some() {
+                    return Ok(());
+                }
+                self.set_remote(RTCSessionDescription::answer(description.sdp)).await?;
+                self.agree(&mut negotiation, remote);
+            }
+        }
+        for candidate in std::mem::take(&mut negotiation.early) {
+            if let Err(error) = self.add_candidate(candidate).await {
+                tracing::debug!(%error, "an early candidate is skipped");
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        &self,
+        negotiation: &mut Negotiation,
+        offer: SessionDescription,
+        remote: RemoteDescription,
+    ) -> Result<(), ConnectionError> {
+        if !negotiation.claimed {
+            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it gets an offer"));
+        }
+        self.set_remote(RTCSessionDescription::offer(offer.sdp)).await?;
+        negotiation.role = Some(Role::Answerer);
+        self.shared.set_state(ConnectionState::Connecting);
+        let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
+        let sdp = match &remote.mark {
+            Some(theirs) => {
+                let version = theirs.version.min(CONTROL_VERSION);
+                Mark { version, token: theirs.token.clone() }.write(answer.sdp.clone())
+            }
+            None => answer.sdp.clone(),
+        };
+        self.agree(negotiation, remote);
+        self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
+        Ok(())
+    }
+
+    async fn set_remote(
+        &self,
+        description: webrtc::error::Result<RTCSessionDescription>,
+    ) -> Result<(), ConnectionError> {
+        let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
+        self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)
+    }
+
+    /// Both descriptions are here.
+    fn agree(&self, negotiation: &mut Negotiation, remote: RemoteDescription) {
+        let agreed = Agreed {
+            control: remote.mark.as_ref().map(|mark| mark.version.min(CONTROL_VERSION)),
+            // The answerer takes the server's part (see `settings`), so the client is who offered to one that does.
+            dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
+            max_message_bytes: remote.max_message_bytes,
+        };
+        negotiation.remote = Some(remote);
+        self.shared.condition.send_modify(|condition| {
+            condition.agreed = Some(agreed);
+            condition.stage = condition.stage.max(Stage::Ice);
+        });
+    }
+
+    async fn candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if candidate.candidate.is_empty() {
+            // The end of candidates (RFC 8838 section 14); nothing waits for it.
+            return Ok(());
+        }
+        if candidate.candidate.len() > MAX_CANDIDATE_BYTES {
+            return Err(ConnectionError::TooMuch {
+                what: "bytes of a candidate",
+                limit: MAX_CANDIDATE_BYTES,
+            });
+        }
+        if negotiation.candidates >= MAX_REMOTE_CANDIDATES {
+            return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
+        }
+        if negotiation.remote.is_some() {
+            negotiation.candidates += 1;
+            return self.add_candidate(candidate).await;
+        }
+        if negotiation.early.len() >= MAX_CANDIDATES {
+            return Err(ConnectionError::TooMuch { what: "early candidates", limit: MAX_CANDIDATES });
+        }
+        negotiation.candidates += 1;
+        negotiation.early.push(candidate);
+        Ok(())
+    }
+
+    async fn add_candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
+        if candidate.candidate.split_whitespace().nth(4).is_some_and(|address| address.ends_with(".local")) {
+            // Browsers hide host addresses behind names that only multicast DNS resolves, which is off here. They
+            // reach us all the same, and are then known by the address they come from.
+            return Ok(());
+        }
+        let init = RTCIceCandidateInit {
+            candidate: candidate.candidate,
+            sdp_mid: Some(candidate.sdp_mid),
+            sdp_mline_index: Some(candidate.sdp_mline_index),
+            ..Default::default()
+        };
+        let added = self.library.add_ice_candidate(init).await;
+        added.map_err(|error| ConnectionError::InvalidCandidate(error.to_string()))
+    }
+
+    fn check_open(&self) -> Result<(), ConnectionError> {
+        match self.shared.condition.borrow().state {
+            ConnectionState::Closed => Err(ConnectionError::Closed),
+            _ if self.closing.load(Ordering::Acquire) => Err(ConnectionError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The closing runs as a task of its own, so that it is done whoever waits or does not, and whoever drops what.
+    fn begin_close(self: Arc<Inner>) {
+        if self.closing.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.runtime.clone().spawn(close(self.library.clone(), self.shared.clone()));
+    }
+}
+
+/// The library's connection lives on, and keeps its remote, until it is closed; so it is closed on every path.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if !*self.closing.get_mut() {
+            self.runtime.spawn(close(self.library.clone(), self.shared.clone()));
+        }
+    }
+}
+
+async fn close(library: Arc<dyn library::PeerConnection>, shared: Arc<Shared>) {
+    if let Err(error) = library.close().await {
+        tracing::debug!(%error, "the connection did not close cleanly");
+    }
+    // Repeats of the handshake end with it.
+    shared.progress.ended.cancel();
+    shared.signals.close();
+    shared.set_state(ConnectionState::Closed);
+}
+
+impl Shared {
+    fn set_state(&self, state: ConnectionState) {
+        self.condition.send_if_modified(|condition| {
+            let terminal = matches!(condition.state, ConnectionState::Closed)
+                || (condition.state == ConnectionState::Failed && state != ConnectionState::Closed);
+            if terminal || condition.state == state {
+                return false;
+            }
+            condition.state = state;
+            if state == ConnectionState::Connected {
+                condition.stage = Stage::Channels;
+            }
+            true
+        });
+    }
+}
+
+/// The library's callbacks. They run on its driver, so none of them waits.
+struct Handler(Arc<Shared>);
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let Ok(init) = event.candidate.to_json() else { return };
+        let candidate = init.candidate;
+        if candidate.trim_start_matches("candidate:").is_empty() {
+            return;
+        }
+        // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
+        self.0.signals.candidate(IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 });
+    }
+
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        tracing::debug!(?state, "ICE");
+        if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
+            self.0.condition.send_if_modified(|condition| {
+                let later = condition.stage < Stage::Dtls;
+                condition.stage = condition.stage.max(Stage::Dtls);
+                later
+            });
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        tracing::debug!(?state, "connection");
+        match state {
+            RTCPeerConnectionState::Connecting => self.0.set_state(ConnectionState::Connecting),
+            RTCPeerConnectionState::Connected => self.0.set_state(ConnectionState::Connected),
+            RTCPeerConnectionState::Disconnected => self.0.set_state(ConnectionState::Disconnected),
+            RTCPeerConnectionState::Failed => self.0.set_state(ConnectionState::Failed),
+            // Reported when the remote goes first, too; that is not our `Closed`.
+            RTCPeerConnectionState::Closed => {
+                self.0.condition.send_modify(|condition| condition.remote_closed = true);
+                self.0.set_state(ConnectionState::Failed);
+            }
+            _ => {}
+        }
+    }
+
+    /// The mesh's channels are agreed on beforehand; whatever else the remote opens is closed.
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        self.0.refused_channels.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!("a channel that the remote opened in-band is closed");
+        let _ = channel.close().await;
+    }
+}
+
+fn settings(config: &PeerConnectionConfig) -> SettingEngine {
+    let public = config.public_addresses.iter().map(ToString::to_string).collect();
+    SettingEngineBuilder::new()
+        .with_include_loopback_candidate(true)
+        // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
+        // would. Offers leave the choice to the answerer, which is the server here, and the client elsewhere.
+        .with_answering_dtls_role(RTCDtlsRole::Server)
+        // Off, it saves a socket per connection.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
+        .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
+        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
+        .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
+        .with_nat_1to1_ips(public, RTCIceCandidateType::Host)
+        .build()
+}
+
+/// Gives each address without a port one of the range that is free now.
+fn with_ports(
+    mut addresses: Vec<SocketAddr>,
+    range: Option<&std::ops::RangeInclusive<u16>>,
+) -> Result<Vec<SocketAddr>, ConnectionError> {
+    let Some(range) = range else { return Ok(addresses) };
+    let ports: Vec<u16> = range.clone().filter(|port| *port != 0).collect();
+    if ports.is_empty() {
+        return Err(ConnectionError::Bind("the port range is empty".to_owned()));
+    }
+    for addr in addresses.iter_mut().filter(|addr| addr.port() == 0) {
+        let start = rand::random_range(0..ports.len());
+        let mut candidates = ports[start..].iter().chain(&ports[..start]);
+        let free = candidates.find(|port| std::net::UdpSocket::bind((addr.ip(), **port)).is_ok());
+        match free {
+            Some(port) => addr.set_port(*port),
+            None => {
+                return Err(ConnectionError::Bind(format!(
+                    "no port of {}..={} is free",
+                    range.start(),
+                    range.end()
+                )));
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+fn library_error(error: &webrtc::error::Error) -> ConnectionError {
+    match error {
+        webrtc::error::Error::ErrConnectionClosed => ConnectionError::Closed,
+        other => ConnectionError::Library(other.to_string()),
+    }
+}
+
+impl fmt::Debug for PeerConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerConnection").field("state", &self.state()).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for PeerConnection {
+    /// Whether both are clones of one connection.
+    fn eq(&self, other: &PeerConnection) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}

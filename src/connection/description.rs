@@ -1,0 +1,189 @@
+//! What two sides hand each other to connect, and the little of it that we read ourselves.
+//!
+//! A member of this crate says so by one line in its descriptions, `a=x-webrtc-mesh:1 TOKEN`. It travels with the
+//! signalling only; everyone else ignores an attribute it does not know (RFC 8866 section 5.13). The number is the
+//! version of the control channel, the token (32 hexadecimal digits, made by the offerer and repeated by the
+//! answerer) tells apart the attempts to make one link, so that the answer to an attempt that was given up is not
+//! taken for the answer to the current one.
+
+use std::fmt;
+
+/// What the other side must be handed: a description first, then candidates as they are found (trickle ICE,
+/// RFC 8838).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// An offer or an answer.
+    Description(SessionDescription),
+    /// An address at which the sender may be reached.
+    Candidate(IceCandidate),
+}
+
+/// An offer or an answer (W3C `RTCSessionDescriptionInit`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SessionDescription {
+    /// Which of the two.
+    pub kind: SdpKind,
+    /// The description in SDP (RFC 8866), lines ended by CR LF.
+    pub sdp: String,
+}
+
+/// Whether a description is an offer or an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SdpKind {
+    /// The first description of a connection.
+    Offer,
+    /// The reply to an offer.
+    Answer,
+}
+
+/// An address at which a peer may be reached (W3C `RTCIceCandidateInit`).
+#[derive(Clone, PartialEq, Eq)]
+pub struct IceCandidate {
+    /// The candidate attribute, beginning with `candidate:` (RFC 8839 section 5.1).
+    pub candidate: String,
+    /// The media section it belongs to: `0`, as there is one.
+    pub sdp_mid: String,
+    /// The number of that media section: 0.
+    pub sdp_mline_index: u16,
+}
+
+impl fmt::Debug for SessionDescription {
+    /// Without the description, which holds addresses and the key of the ICE session.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SessionDescription({:?}, {} bytes)", self.kind, self.sdp.len())
+    }
+}
+
+impl fmt::Debug for IceCandidate {
+    /// Without the address.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IceCandidate({} bytes)", self.candidate.len())
+    }
+}
+
+/// The version of the control channel that this release speaks.
+pub(crate) const CONTROL_VERSION: u8 = 1;
+
+/// The largest message that is sent or taken, in bytes, and what our descriptions announce.
+pub(crate) const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+
+/// Descriptions over this size are refused. A browser's, with a candidate for each of 50 addresses, has 10 KiB.
+pub(crate) const MAX_SDP_BYTES: usize = 64 * 1024;
+
+const ATTRIBUTE: &str = "a=x-webrtc-mesh:";
+
+/// What a remote description says about the remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RemoteDescription {
+    /// The mark of this crate.
+    pub(crate) mark: Option<Mark>,
+    /// Whether it is an answer that takes the DTLS server's part (`a=setup:passive`).
+    pub(crate) setup_passive: bool,
+    /// The largest message it takes, in bytes, and at the most [`MAX_MESSAGE_BYTES`].
+    pub(crate) max_message_bytes: usize,
+}
+
+/// The line by which members of this crate know each other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) version: u8,
+    pub(crate) token: String,
+}
+
+impl Mark {
+    /// For a new offer.
+    pub(crate) fn new() -> Mark {
+        Mark { version: CONTROL_VERSION, token: format!("{:032x}", rand::random::<u128>()) }
+    }
+
+    /// Puts the line at the end of a description's last media section.
+    pub(crate) fn write(&self, mut sdp: String) -> String {
+        if !sdp.ends_with('\n') {
+            sdp.push_str("\r\n");
+        }
+        sdp.push_str(&format!("{ATTRIBUTE}{} {}\r\n", self.version, self.token));
+        sdp
+    }
+
+    fn parse(line: &str) -> Option<Mark> {
+        let (version, token) = line.strip_prefix(ATTRIBUTE)?.split_once(' ')?;
+        let well_formed = token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let version = version.parse().ok().filter(|version| *version > 0)?;
+        well_formed.then(|| Mark { version, token: token.to_owned() })
+    }
+}
+
+impl RemoteDescription {
+    pub(crate) fn parse(sdp: &str) -> RemoteDescription {
+        let mut description =
+            RemoteDescription { mark: None, setup_passive: false, max_message_bytes: DEFAULT_MESSAGE_BYTES };
+        for line in sdp.lines().map(str::trim_end) {
+            if let Some(mark) = Mark::parse(line) {
+                description.mark = Some(mark);
+            } else if line == "a=setup:passive" {
+                description.setup_passive = true;
+            } else if let Some(bytes) = line.strip_prefix("a=max-message-size:") {
+                // RFC 8841 section 6: 0 is no limit, no line is 64 KiB.
+                description.max_message_bytes = match bytes.trim().parse::<usize>() {
+                    Ok(0) => MAX_MESSAGE_BYTES,
+                    Ok(bytes) => bytes.min(MAX_MESSAGE_BYTES),
+                    Err(_) => DEFAULT_MESSAGE_BYTES,
+                };
+            }
+        }
+        description
+    }
+}
+
+const DEFAULT_MESSAGE_BYTES: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mark_survives_a_description() {
+        let mark = Mark::new();
+        let sdp = mark.write("v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n".to_owned());
+        assert!(sdp.ends_with("\r\n") && !sdp.contains("\r\n\r\n"));
+        assert_eq!(RemoteDescription::parse(&sdp).mark, Some(mark));
+    }
+
+    #[test]
+    fn a_mark_that_is_not_ours_is_no_mark() {
+        for line in [
+            "a=x-webrtc-mesh:",
+            "a=x-webrtc-mesh:1",
+            "a=x-webrtc-mesh:1 abc",
+            "a=x-webrtc-mesh:0 00000000000000000000000000000000",
+            "a=x-webrtc-mesh:999 00000000000000000000000000000000",
+            "a=x-webrtc-mesh:1 0000000000000000000000000000000g",
+            "a=x-other:1 00000000000000000000000000000000",
+        ] {
+            assert_eq!(RemoteDescription::parse(line).mark, None, "{line}");
+        }
+    }
+
+    #[test]
+    fn the_message_limit_is_the_smaller_of_both_sides() {
+        let limit = |sdp| RemoteDescription::parse(sdp).max_message_bytes;
+        assert_eq!(limit("v=0\r\n"), 65_536);
+        assert_eq!(limit("a=max-message-size:0\r\n"), 262_144);
+        assert_eq!(limit("a=max-message-size:1000\r\n"), 1000);
+        assert_eq!(limit("a=max-message-size:1073741823\r\n"), 262_144);
+        assert_eq!(limit("a=max-message-size:what\r\n"), 65_536);
+    }
+
+    #[test]
+    fn debug_shows_no_addresses() {
+        let candidate = IceCandidate {
+            candidate: "candidate:1 1 udp 1 10.9.8.7 5 typ host".to_owned(),
+            sdp_mid: "0".to_owned(),
+            sdp_mline_index: 0,
+        };
+        let description =
+            SessionDescription { kind: SdpKind::Offer, sdp: "c=IN IP4 10.9.8.7\r\n".to_owned() };
+        let text = format!("{:?} {:?}", Signal::Candidate(candidate), Signal::Description(description));
+        assert!(!text.contains("10.9.8.7"), "{text}");
+    }
+}

@@ -1,0 +1,190 @@
+//! Why something was refused: one enum for each operation, each variant says what the caller can do next.
+
+use std::io;
+
+use crate::id::PeerId;
+use crate::packet::OutgoingPacket;
+
+/// Why a peer was not added. Checked in the order in which the variants stand; the first that holds is reported.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AddPeerError {
+    /// The mesh has shut down, or is about to.
+    #[error("the mesh is closed")]
+    MeshClosed,
+
+    /// The mesh refuses new connections (`set_refuse_new_connections`).
+    #[error("the mesh refuses new connections")]
+    Refused,
+
+    /// A mesh has no link to itself.
+    #[error("this is the mesh's own id")]
+    OwnId,
+
+    /// A peer with this id is there already, or still saying goodbye. Remove it first.
+    #[error("peer {0} is in the mesh already")]
+    AlreadyExists(PeerId),
+
+    /// The mesh is full.
+    #[error("the mesh has its {limit} peers already")]
+    TooManyPeers {
+        /// The limit, [`MeshBuilder::max_peers`](crate::MeshBuilder::max_peers).
+        limit: usize,
+    },
+
+    /// The connection was added before, or has begun to negotiate. Make a fresh one: the channels must be there
+    /// before the offer.
+    #[error("the connection is not new")]
+    NotNew,
+
+    /// The channels could not be made.
+    #[error("the channels could not be made: {0}")]
+    Connection(#[source] ConnectionError),
+}
+
+/// There is no peer with this id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("there is no peer {0}")]
+pub struct UnknownPeer(
+    /// The id that was asked for.
+    pub PeerId,
+);
+
+/// Why a packet was not taken. Nothing of it was sent, to nobody.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The mesh has shut down; no later send on any handle will succeed.
+    #[error("the mesh is closed")]
+    MeshClosed,
+
+    /// No such peer. A mesh is not its own peer.
+    #[error("there is no peer {0}")]
+    UnknownPeer(PeerId),
+
+    /// The peer is still connecting, or saying goodbye. Wait for its `PeerConnected`.
+    #[error("peer {0} is not connected")]
+    NotConnected(PeerId),
+
+    /// The payload is over the limit agreed with the peer, so it can never be sent. Of a broadcast, the smallest
+    /// limit of its peers counts.
+    #[error("a payload of {actual} bytes is over the limit of {limit} bytes")]
+    TooLarge {
+        /// Size of the payload, in bytes.
+        actual: usize,
+        /// Largest payload allowed, in bytes.
+        limit: usize,
+    },
+}
+
+/// Why a packet was not taken at once.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrySendError {
+    /// The queue of a target is full. The packet comes back; try again later, or wait with `send`.
+    #[error("the queue is full")]
+    Full(OutgoingPacket),
+
+    /// It will not be taken later either.
+    #[error(transparent)]
+    Refused(#[from] SendError),
+}
+
+/// Why something about a connection did not work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// The connection is closed.
+    #[error("the connection is closed")]
+    Closed,
+
+    /// No UDP socket could be bound.
+    #[error("no UDP socket could be bound: {0}")]
+    Bind(String),
+
+    /// An ICE server of the configuration cannot be used.
+    #[error("the ICE server {url:?} cannot be used: {reason}")]
+    IceServer {
+        /// The URL as it was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A description could not be parsed or applied. It came from the other side: ask there.
+    #[error("the description was not accepted: {0}")]
+    InvalidDescription(String),
+
+    /// A candidate could not be parsed. The others still count.
+    #[error("the candidate was not accepted: {0}")]
+    InvalidCandidate(String),
+
+    /// The candidates or the description exceed what one connection takes.
+    #[error("over the limit of {limit} {what}")]
+    TooMuch {
+        /// What there is too much of.
+        what: &'static str,
+        /// How much is taken.
+        limit: usize,
+    },
+
+    /// An answer came without an offer, a second offer came on the same connection, or `create_offer` was called on
+    /// a connection that already negotiates. A connection negotiates once; make a fresh one.
+    #[error("out of turn: {0}")]
+    OutOfTurn(&'static str),
+
+    /// There is no tokio runtime here.
+    #[error("not inside a tokio runtime")]
+    NoRuntime,
+
+    /// Something in the WebRTC library failed.
+    #[error("the WebRTC library failed: {0}")]
+    Library(String),
+}
+
+impl From<io::Error> for ConnectionError {
+    fn from(error: io::Error) -> ConnectionError {
+        ConnectionError::Bind(error.to_string())
+    }
+}
+
+/// Why signalling failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignalingError {
+    /// Signalling has ended: the server is gone, or everyone has left.
+    #[error("signalling is closed")]
+    Closed,
+
+    /// The id that was asked for is taken.
+    #[error("the id {0} is taken")]
+    IdTaken(PeerId),
+
+    /// There is nobody with this id to hand a signal to. Others are not concerned.
+    #[error("signalling knows no peer {0}")]
+    UnknownPeer(PeerId),
+
+    /// The other end refused, with its reason.
+    #[error("signalling refused: {0}")]
+    Refused(String),
+
+    /// The transport failed.
+    #[error("signalling failed: {0}")]
+    Transport(String),
+}
+
+/// Why a mesh could not be joined.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JoinError {
+    /// Signalling failed before it gave us an id.
+    #[error("could not join: {0}")]
+    Signaling(#[from] SignalingError),
+
+    /// Signalling did not give us an id in time.
+    #[error("signalling gave no id within {} s", limit.as_secs_f64())]
+    TimedOut {
+        /// How long it was waited, [`MeshBuilder::handshake_limit`](crate::MeshBuilder::handshake_limit).
+        limit: std::time::Duration,
+    },
+}

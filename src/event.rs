@@ -1,0 +1,212 @@
+//! What a mesh tells its owner: [`MeshEvent`], and why something ended.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::ConnectionError;
+use crate::id::PeerId;
+use crate::packet::{Packet, TransferMode};
+
+/// Something that happened in the mesh, in the order in which it happened.
+///
+/// What holds for every peer, whatever ends it: one [`PeerConnected`](MeshEvent::PeerConnected), then its packets,
+/// then one [`PeerDisconnected`](MeshEvent::PeerDisconnected). No packet comes outside the two. A peer that was added
+/// and never became connected has one [`PeerFailed`](MeshEvent::PeerFailed) instead, unless it was removed or the
+/// mesh was closed while it was connecting: whoever does that knows.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum MeshEvent {
+    /// Server-compatible mode: peer 1 is connected. Comes right before its `PeerConnected`.
+    ConnectionSucceeded,
+
+    /// Server-compatible mode: peer 1 could not be connected. Comes right after its `PeerFailed`.
+    ConnectionFailed(PeerFailure),
+
+    /// Server-compatible mode: peer 1 was connected and is gone. Comes right after its `PeerDisconnected`; the status
+    /// is already `Disconnected`. The other peers stay.
+    ServerDisconnected,
+
+    /// All three channels of the peer are open and, between two members of this crate, both sides have said hello.
+    PeerConnected(PeerId),
+
+    /// The peer is gone. Exactly one for every `PeerConnected`.
+    PeerDisconnected(PeerId, DisconnectReason),
+
+    /// The peer was added and never became connected.
+    PeerFailed(PeerId, PeerFailure),
+
+    /// A packet arrived.
+    Packet(Packet),
+
+    /// Packets of the unreliable modes were shed, the oldest first, because a queue was full: on the way to this
+    /// peer because the link is slower than what was sent, or on the way from it because the mesh is read too slowly.
+    Lagged {
+        /// The peer they were for or from.
+        peer: PeerId,
+        /// How they travelled.
+        mode: TransferMode,
+        /// How many, since the last report for this peer and mode.
+        dropped: u64,
+    },
+
+    /// A connected peer has gone silent (ICE reports `disconnected`). It is kept for the grace time
+    /// ([`MeshBuilder::grace`](crate::MeshBuilder::grace)): either `PeerRecovered` or `PeerDisconnected` follows.
+    PeerUnstable(PeerId),
+
+    /// A peer that was unstable is heard again. Nothing reliable was lost.
+    PeerRecovered(PeerId),
+
+    /// Signalling is gone. Connected peers stay; no new ones come.
+    SignalingLost,
+}
+
+/// Why a connected peer is gone. `Display` is a line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DisconnectReason {
+    /// [`MeshHandle::remove_peer`](crate::MeshHandle::remove_peer) was called here, and the peer confirmed all that
+    /// was sent.
+    Removed,
+
+    /// The mesh was closed here, and the peer confirmed all that was sent.
+    LocalClose,
+
+    /// The remote left: it said goodbye, or closed its connection or one of its channels.
+    RemoteClose,
+
+    /// The remote was not heard for longer than the grace time, or ICE gave it up.
+    ConnectionLost,
+
+    /// The remote has restarted under the same id: a fresh connection takes the place of this one.
+    Replaced,
+
+    /// The queue of reliable packets for this peer stayed full for the stall limit
+    /// ([`MeshBuilder::stall_limit`](crate::MeshBuilder::stall_limit)): its reader sleeps, or its link is too slow.
+    TooSlow,
+
+    /// The peer was removed or the mesh closed, and the remote did not confirm everything within the farewell time
+    /// ([`MeshBuilder::farewell`](crate::MeshBuilder::farewell)), or vanished before.
+    Unconfirmed {
+        /// Reliable packets accepted for this peer that the remote did not confirm, at the most. Some of them may
+        /// have arrived.
+        packets: u64,
+    },
+
+    /// The remote broke the rules of the control channel.
+    Protocol(String),
+
+    /// The task of this peer panicked. A bug, of this crate or of one below it; the other peers go on.
+    Panicked,
+}
+
+impl fmt::Display for DisconnectReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DisconnectReason::Removed => f.write_str("removed here"),
+            DisconnectReason::LocalClose => f.write_str("the mesh was closed here"),
+            DisconnectReason::RemoteClose => f.write_str("the remote left"),
+            DisconnectReason::ConnectionLost => f.write_str("the remote was not heard any more"),
+            DisconnectReason::Replaced => f.write_str("the remote restarted and connects afresh"),
+            DisconnectReason::TooSlow => f.write_str("the remote did not take its reliable packets in time"),
+            DisconnectReason::Unconfirmed { packets } => {
+                write!(f, "left here, and the remote did not confirm the last {packets} reliable packets")
+            }
+            DisconnectReason::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
+            DisconnectReason::Panicked => f.write_str("the peer's task panicked"),
+        }
+    }
+}
+
+/// Why a peer never became connected. `Display` is a line for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerFailure {
+    /// Not connected within the handshake limit
+    /// ([`MeshBuilder::handshake_limit`](crate::MeshBuilder::handshake_limit)).
+    TimedOut {
+        /// What it was stuck in.
+        stage: Stage,
+        /// How long it was tried.
+        after: Duration,
+    },
+
+    /// The connection failed or ended.
+    ConnectionFailed {
+        /// What it was in.
+        stage: Stage,
+    },
+
+    /// The remote closed the connection before it was connected.
+    RemoteClosed {
+        /// What it was in.
+        stage: Stage,
+    },
+
+    /// The remote broke the rules of the control channel.
+    Protocol(String),
+
+    /// No connection could be made for it.
+    Connection(ConnectionError),
+
+    /// The task of this peer panicked. A bug, of this crate or of one below it; the other peers go on.
+    Panicked,
+}
+
+impl fmt::Display for PeerFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PeerFailure::TimedOut { stage, after } => {
+                write!(f, "not connected after {:.1} s: {}", after.as_secs_f64(), stage.while_stuck())
+            }
+            PeerFailure::ConnectionFailed { stage } => {
+                write!(f, "the connection failed: {}", stage.while_stuck())
+            }
+            PeerFailure::RemoteClosed { stage } => {
+                write!(f, "the remote closed the connection before it was up: {}", stage.while_stuck())
+            }
+            PeerFailure::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
+            PeerFailure::Connection(error) => write!(f, "no connection could be made: {error}"),
+            PeerFailure::Panicked => f.write_str("the peer's task panicked"),
+        }
+    }
+}
+
+/// How far the making of a connection has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// Offer and answer are not both here.
+    Signaling,
+    /// ICE looks for a pair of addresses that reach each other (RFC 8445).
+    Ice,
+    /// The DTLS handshake runs (RFC 6347), in which each side proves the fingerprint of its description.
+    Dtls,
+    /// SCTP opens the channels (RFC 8831); between two members of this crate, until both said hello.
+    Channels,
+}
+
+impl Stage {
+    fn while_stuck(self) -> &'static str {
+        match self {
+            Stage::Signaling => {
+                "the descriptions were not exchanged; is the remote there, and does signalling reach it?"
+            }
+            Stage::Ice => {
+                "no pair of addresses reached each other; is UDP blocked, or is a TURN server needed?"
+            }
+            Stage::Dtls => "the addresses reach each other, but the DTLS handshake did not end",
+            Stage::Channels => "DTLS is up, but the data channels did not open",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stage::Signaling => "signalling",
+            Stage::Ice => "ICE",
+            Stage::Dtls => "DTLS",
+            Stage::Channels => "channels",
+        })
+    }
+}

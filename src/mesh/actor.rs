@@ -1,0 +1,278 @@
+//! The mesh's task: the supervisor of the peers' tasks. Listens, lets its [`State`] decide, acts.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLockWriteGuard};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinHandle};
+use tokio_util::task::JoinMap;
+use tracing::Instrument as _;
+
+use super::handle::{Command, Entry, Shared};
+use super::state::{ConnectionStatus, Effect, State};
+use crate::error::UnknownPeer;
+use crate::event::{DisconnectReason, PeerFailure};
+use crate::id::PeerId;
+use crate::peer::{Bounds, Exit, Farewell, Life, Limits, Report, Takeover, Task};
+
+/// The supervisor, before it runs.
+#[derive(Debug)]
+pub(super) struct Supervisor {
+    shared: Arc<Shared>,
+    commands: mpsc::Receiver<Command>,
+    state: State,
+    peers: JoinMap<Life, Exit>,
+    /// Who lives which life.
+    lives: HashMap<Life, PeerId>,
+    last_life: u64,
+    report_to: mpsc::Sender<(Life, Report)>,
+    reports: mpsc::Receiver<(Life, Report)>,
+    /// Who waits for a peer to leave.
+    leaving: HashMap<Life, Vec<oneshot::Sender<Result<(), UnknownPeer>>>>,
+    /// The task that signals, if the mesh was joined.
+    signaling: Option<JoinHandle<()>>,
+    limits: Limits,
+    bounds: Bounds,
+}
+
+/// Reports that wait for the supervisor, which waits for nobody: one from each peer of a large mesh at once.
+const REPORTS: usize = 256;
+
+/// What the supervisor hears.
+enum Input {
+    Command(Command),
+    Report(Life, Report),
+    Ended(Life, Result<Exit, JoinError>),
+    Close,
+}
+
+impl Supervisor {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        commands: mpsc::Receiver<Command>,
+        state: State,
+        limits: Limits,
+        bounds: Bounds,
+    ) -> Supervisor {
+        let (report_to, reports) = mpsc::channel(REPORTS);
+        Supervisor {
+            shared,
+            commands,
+            state,
+            peers: JoinMap::new(),
+            lives: HashMap::new(),
+            last_life: 0,
+            report_to,
+            reports,
+            leaving: HashMap::new(),
+            signaling: None,
+            limits,
+            bounds,
+        }
+    }
+
+    /// The task that signals is looked after as the peers are.
+    pub(super) fn signaling(mut self, task: JoinHandle<()>) -> Supervisor {
+        self.signaling = Some(task);
+        self
+    }
+
+    /// Runs until the mesh is closed, or its owner has dropped it.
+    pub(super) async fn run(mut self) {
+        // Whatever ends this task, a panic or the end of the runtime too, ends the mesh for everyone who holds it.
+        let _end = End(self.shared.clone());
+        let shared = self.shared.clone();
+        let _signaling = self.signaling.as_ref().map(|task| AbortOnDrop(task.abort_handle()));
+        let mut effects = Vec::new();
+        while !self.state.is_over() {
+            let input = tokio::select! {
+                biased;
+                () = shared.stop.cancelled() => return,
+                input = self.listen() => input,
+            };
+            self.decide(input, &mut effects);
+            for effect in effects.drain(..) {
+                self.perform(effect);
+            }
+        }
+        if let Some(task) = self.signaling.take() {
+            tokio::select! {
+                () = shared.stop.cancelled() => {}
+                _ = task => {}
+            }
+        }
+    }
+
+    /// Waits for the next thing to happen. Every branch is cancel-safe: losing the race loses nothing.
+    async fn listen(&mut self) -> Input {
+        tokio::select! {
+            biased;
+            () = self.shared.close.cancelled(), if !self.state.is_closing() => Input::Close,
+            // Before the ends: what a peer reported last is heard before it has ended.
+            Some((life, report)) = self.reports.recv() => Input::Report(life, report),
+            Some((life, exit)) = self.peers.join_next() => Input::Ended(life, exit),
+            Some(command) = self.commands.recv() => Input::Command(command),
+        }
+    }
+
+    fn decide(&mut self, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Close => self.state.close(effects),
+            Input::Report(life, report) => {
+                let Some(peer) = self.lives.get(&life).copied() else { return };
+                match report {
+                    Report::Connected { max_message_bytes } => {
+                        self.entry(peer).inspect(|entry| entry.outbox.open(max_message_bytes));
+                        self.state.opened(peer, life, effects);
+                    }
+                    Report::Unstable => self.state.wavered(peer, life, true, effects),
+                    Report::Recovered => self.state.wavered(peer, life, false, effects),
+                }
+            }
+            Input::Ended(life, exit) => {
+                let Some(peer) = self.lives.remove(&life) else { return };
+                let opened = self.state.member(peer).is_some_and(|member| member.open);
+                let exit = exit.unwrap_or_else(|error| {
+                    tracing::error!(%peer, %error, "the peer's task panicked");
+                    if opened {
+                        Exit::Disconnected(DisconnectReason::Panicked)
+                    } else {
+                        Exit::Failed(PeerFailure::Panicked)
+                    }
+                });
+                if let Some(entry) = self.registry().remove(&peer) {
+                    entry.connected.store(false, Ordering::Release);
+                    entry.outbox.close();
+                }
+                self.state.ended(peer, life, exit, effects);
+                for waiting in self.leaving.remove(&life).unwrap_or_default() {
+                    let _ = waiting.send(Ok(()));
+                }
+            }
+            Input::Command(Command::Add { peer, first, renewable, reply }) => {
+                let refuses = self.shared.is_refusing();
+                let result = self.state.check_add(peer, refuses).map(|()| self.add(peer, first, renewable));
+                let _ = reply.send(result);
+            }
+            Input::Command(Command::Remove { peer, farewell, gone }) => {
+                let Some(member) = self.state.member(peer) else {
+                    let _ = gone.send(Err(UnknownPeer(peer)));
+                    return;
+                };
+                self.leaving.entry(member.life).or_default().push(gone);
+                let _ = self.state.remove(peer, farewell, effects);
+            }
+            Input::Command(Command::Fail { peer, failure }) => {
+                if self.state.check_add(peer, false).is_ok() {
+                    let life = self.next_life();
+                    self.state.add(peer, life);
+                    self.state.ended(peer, life, Exit::Failed(failure), effects);
+                }
+            }
+        }
+    }
+
+    /// Begins a life.
+    fn add(&mut self, peer: PeerId, first: Takeover, renewable: bool) -> Life {
+        let life = self.next_life();
+        let lane = self.shared.inbox.lane(life, peer, self.bounds.unreliable_bytes);
+        let connection = first.connection.clone();
+        let limits = Limits { renewable, ..self.limits };
+        let (task, handle) =
+            Task::new(life, first, limits, self.bounds, lane.clone(), self.report_to.clone());
+        let span = tracing::info_span!(parent: &self.shared.span, "peer", %peer);
+        self.peers.spawn(life, task.run().instrument(span));
+        let entry = Entry {
+            life,
+            connection: Mutex::new(connection),
+            outbox: handle.outbox.clone(),
+            gauges: handle.gauges.clone(),
+            lane,
+            connected: AtomicBool::new(false),
+            peer: handle,
+        };
+        self.registry().insert(peer, Arc::new(entry));
+        self.lives.insert(life, peer);
+        self.state.add(peer, life);
+        life
+    }
+
+    /// Acts. Nothing here waits, so no peer holds up another.
+    fn perform(&mut self, effect: Effect) {
+        let inbox = &self.shared.inbox;
+        match effect {
+            Effect::Status(status) => self.shared.set_status(status),
+            Effect::Emit(event) => inbox.event(event),
+            Effect::Open(_, peer) => {
+                self.entry(peer).inspect(|entry| entry.connected.store(true, Ordering::Release));
+            }
+            Effect::Announce(life, peer) => {
+                tracing::info!(%peer, "connected");
+                inbox.announce(life, peer);
+            }
+            Effect::End(life, peer, Exit::Failed(failure)) => {
+                tracing::info!(%peer, %failure, "failed");
+                inbox.fail(life, peer, failure);
+            }
+            Effect::End(life, peer, exit) => {
+                let reason = match exit {
+                    Exit::Disconnected(reason) => reason,
+                    // An announced peer was connected, so it has a reason; this is for the one who changes that.
+                    Exit::Silent | Exit::Failed(_) => DisconnectReason::ConnectionLost,
+                };
+                tracing::info!(%peer, %reason, "disconnected");
+                inbox.end(life, peer, reason);
+            }
+            Effect::Forget(life, _) => inbox.forget(life),
+            Effect::Leave(life, farewell) => {
+                let Some(entry) = self.lives.get(&life).and_then(|peer| self.entry(*peer)) else { return };
+                if farewell != Farewell::LocalClose {
+                    // A broadcast passes it by; what names it is told that it is not connected.
+                    entry.connected.store(false, Ordering::Release);
+                }
+                entry.outbox.close();
+                entry.peer.leave(farewell);
+            }
+        }
+    }
+
+    fn next_life(&mut self) -> Life {
+        self.last_life += 1;
+        Life(self.last_life)
+    }
+
+    fn entry(&self, peer: PeerId) -> Option<Arc<Entry>> {
+        self.shared.registry().get(&peer).cloned()
+    }
+
+    fn registry(&self) -> RwLockWriteGuard<'_, std::collections::BTreeMap<PeerId, Arc<Entry>>> {
+        self.shared.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The end of the mesh, for everyone who holds it.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        shared.begin_close();
+        shared.set_status(ConnectionStatus::Disconnected);
+        let entries = std::mem::take(&mut *shared.registry.write().unwrap_or_else(PoisonError::into_inner));
+        for entry in entries.into_values() {
+            entry.connected.store(false, Ordering::Release);
+            entry.outbox.close();
+        }
+        shared.inbox.finish();
+        shared.closed.send_replace(true);
+    }
+}

@@ -1,0 +1,623 @@
+//! Everything that waits to be read from a mesh: packets, fairly between peers, and membership events in their place.
+//!
+//! A membership event divides time: packets that arrived before it are read before it, and those that arrived after
+//! it, after it. Between two of them, the peers take turns, a packet each, so one that floods delays another's
+//! packet by one packet. Within a peer, packets are read in the order of arrival.
+//!
+//! | what waits | bound | beyond it |
+//! |---|---|---|
+//! | reliable packets of a peer | its window, in bytes | the peer gets no more credit, or is not read |
+//! | unreliable packets of a peer | a bound in bytes | the oldest is shed and counted |
+//! | ended lives, of a peer and in all | [`MAX_UNREAD_LIVES_OF_A_PEER`], [`MAX_UNREAD_LIVES`] | new ones are not admitted until some are read |
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+use tokio::sync::Notify;
+
+use crate::event::{DisconnectReason, MeshEvent, PeerFailure};
+use crate::id::PeerId;
+use crate::packet::{Packet, TransferMode};
+use crate::peer::control::cost;
+use crate::peer::{Backlog, Delivery, Life};
+
+/// A peer that flaps while nobody reads has this many lives on record.
+pub(crate) const MAX_UNREAD_LIVES_OF_A_PEER: u32 = 4;
+/// Many peers that flap have this many in all.
+pub(crate) const MAX_UNREAD_LIVES: u32 = 1024;
+
+/// The queue between the peers and whoever reads the mesh.
+#[derive(Debug, Default)]
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    /// Told when an ended life was read.
+    pub(crate) life_read: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lanes: HashMap<Life, LaneState>,
+    /// Lanes with something to read, in the order of their turns.
+    turns: VecDeque<Life>,
+    book: Book,
+    unread: HashMap<PeerId, u32>,
+    unread_total: u32,
+    reader: Option<Waker>,
+    /// Nothing will come any more; `None` when all is read.
+    finished: bool,
+    /// The reader is gone; nothing is kept.
+    deaf: bool,
+}
+
+/// The membership events, and how many items are to be read around them.
+#[derive(Debug, Default)]
+struct Book {
+    /// Each with the number of items that are to be read before it, and after the one before it.
+    membership: VecDeque<(usize, Entry)>,
+    /// Items after the last membership event.
+    tail: usize,
+    /// The number of the first membership event in the queue, counted from the beginning.
+    first: u64,
+}
+
+#[derive(Debug)]
+enum Entry {
+    Event(MeshEvent),
+    /// An event that ends a life.
+    End(Option<Life>, PeerId, MeshEvent),
+}
+
+#[derive(Debug)]
+struct LaneState {
+    lane: Arc<Lane>,
+    peer: PeerId,
+    /// Not announced: what arrives is held.
+    held: bool,
+    over: bool,
+    reliable: VecDeque<Item>,
+    unreliable: VecDeque<Item>,
+    unreliable_bytes: usize,
+    arrivals: u64,
+    /// Shed and not reported, by mode, and the epoch in which the report has its turn.
+    shed: [u64; 3],
+    shed_epoch: Option<u64>,
+    /// Whether it is in `turns`.
+    queued: bool,
+}
+
+#[derive(Debug)]
+struct Item {
+    /// How many membership events there had been.
+    epoch: u64,
+    arrival: u64,
+    mode: TransferMode,
+    payload: Bytes,
+}
+
+/// The end of the inbox that one life of a peer fills.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    life: Life,
+    inbox: Arc<Inbox>,
+    unreliable_bound: usize,
+    meter: Mutex<Meter>,
+    /// Wakes the peer's task.
+    waker: AtomicWaker,
+}
+
+#[derive(Debug, Default)]
+struct Meter {
+    backlog: Backlog,
+    /// What was read when the task was last told.
+    told: u64,
+}
+
+/// The peer's task learns of what was read in steps of this many bytes: a fraction of the smallest window.
+const TELL_EVERY_BYTES: u64 = 64 * 1024;
+
+impl Inbox {
+    /// A lane for a life that begins. What it brings is held until it is announced.
+    pub(crate) fn lane(self: &Arc<Self>, life: Life, peer: PeerId, unreliable_bound: usize) -> Arc<Lane> {
+        let lane = Arc::new(Lane {
+            life,
+            inbox: self.clone(),
+            unreliable_bound,
+            meter: Mutex::default(),
+            waker: AtomicWaker::new(),
+        });
+        let state = LaneState {
+            lane: lane.clone(),
+            peer,
+            held: true,
+            over: false,
+            reliable: VecDeque::new(),
+            unreliable: VecDeque::new(),
+            unreliable_bytes: 0,
+            arrivals: 0,
+            shed: [0; 3],
+            shed_epoch: None,
+            queued: false,
+        };
+        self.lock().lanes.insert(life, state);
+        lane
+    }
+
+    /// Puts an event that concerns no life's beginning or end.
+    pub(crate) fn event(&self, event: MeshEvent) {
+        self.lock().member(Entry::Event(event));
+    }
+
+    /// Puts the peer's `PeerConnected`, and what was held after it.
+    pub(crate) fn announce(&self, life: Life, peer: PeerId) {
+        let mut state = self.lock();
+        state.member(Entry::Event(MeshEvent::PeerConnected(peer)));
+        let State { lanes, turns, book, .. } = &mut *state;
+        let epoch = book.epoch();
+        let Some(lane) = lanes.get_mut(&life) else { return };
+        lane.held = false;
+        let items = lane.reliable.iter_mut().chain(&mut lane.unreliable);
+        let mut count = items.map(|item| item.epoch = epoch).count();
+        if lane.shed != [0; 3] {
+            lane.shed_epoch = Some(epoch);
+            count += 1;
+        }
+        if count > 0 {
+            lane.queued = true;
+            turns.push_back(life);
+            book.tail += count;
+        }
+    }
+
+    /// Ends an announced life: its packets, then `PeerDisconnected`. No packet of it is taken any more.
+    pub(crate) fn end(&self, life: Life, peer: PeerId, reason: DisconnectReason) {
+        let mut state = self.lock();
+        if let Some(lane) = state.lanes.get_mut(&life) {
+            lane.over = true;
+        }
+        state.member(Entry::End(Some(life), peer, MeshEvent::PeerDisconnected(peer, reason)));
+    }
+
+    /// Ends a life that was never connected.
+    pub(crate) fn fail(&self, life: Life, peer: PeerId, failure: PeerFailure) {
+        let mut state = self.lock();
+        state.lanes.remove(&life);
+        state.member(Entry::End(None, peer, MeshEvent::PeerFailed(peer, failure)));
+    }
+
+    /// Ends a life that was never announced, in silence.
+    pub(crate) fn forget(&self, life: Life) {
+        self.lock().lanes.remove(&life);
+    }
+
+    /// Nothing will come any more: after what waits, the reader gets `None`.
+    pub(crate) fn finish(&self) {
+        let mut state = self.lock();
+        state.finished = true;
+        state.wake();
+    }
+
+    /// Nobody will read any more: what waits is dropped, and what comes.
+    pub(crate) fn deafen(&self) {
+        let mut state = self.lock();
+        state.deaf = true;
+        state.turns.clear();
+        state.book = Book::default();
+        state.lanes.clear();
+        state.unread.clear();
+        state.unread_total = 0;
+        drop(state);
+        self.life_read.notify_one();
+    }
+
+    /// Whether a new life of this peer can be put on record.
+    pub(crate) fn admits(&self, peer: PeerId) -> bool {
+        let state = self.lock();
+        state.unread_total < MAX_UNREAD_LIVES
+            && state.unread.get(&peer).is_none_or(|lives| *lives < MAX_UNREAD_LIVES_OF_A_PEER)
+    }
+
+    /// The next event; `None` after the end.
+    pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<MeshEvent>> {
+        let mut state = self.lock();
+        let (event, told) = match state.next() {
+            Some(next) => next,
+            None if state.finished => return Poll::Ready(None),
+            None => {
+                state.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+        };
+        drop(state);
+        match told {
+            Told::Lane(lane, mode, bytes, shedding) => lane.read(mode, bytes, shedding),
+            Told::LifeRead => self.life_read.notify_one(),
+            Told::Nobody => {}
+        }
+        Poll::Ready(Some(event))
+    }
+
+    /// Whether the end was read.
+    pub(crate) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.finished && state.turns.is_empty() && state.book.membership.is_empty()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who is told that something was read, after the lock is given back.
+enum Told {
+    Lane(Arc<Lane>, TransferMode, usize, bool),
+    LifeRead,
+    Nobody,
+}
+
+impl Book {
+    /// The number of membership events so far.
+    fn epoch(&self) -> u64 {
+        self.first + self.membership.len() as u64
+    }
+
+    /// One item more to read, now.
+    fn count(&mut self) -> u64 {
+        self.tail += 1;
+        self.epoch()
+    }
+
+    /// An item of this epoch is read, or is not to be read any more.
+    fn uncount(&mut self, epoch: u64) {
+        let place = usize::try_from(epoch.saturating_sub(self.first)).unwrap_or(usize::MAX);
+        match self.membership.get_mut(place) {
+            Some((before, _)) => *before -= 1,
+            None => self.tail -= 1,
+        }
+    }
+}
+
+impl State {
+    fn member(&mut self, entry: Entry) {
+        if self.deaf {
+            return;
+        }
+        if let Entry::End(_, peer, _) = &entry {
+            *self.unread.entry(*peer).or_default() += 1;
+            self.unread_total += 1;
+        }
+        let before = std::mem::take(&mut self.book.tail);
+        self.book.membership.push_back((before, entry));
+        self.wake();
+    }
+
+    fn next(&mut self) -> Option<(MeshEvent, Told)> {
+        match self.book.membership.front() {
+            Some((0, _)) => self.next_membership(),
+            _ => self.next_item(self.book.first),
+        }
+    }
+
+    fn next_membership(&mut self) -> Option<(MeshEvent, Told)> {
+        let (_, entry) = self.book.membership.pop_front()?;
+        self.book.first += 1;
+        match entry {
+            Entry::Event(event) => Some((event, Told::Nobody)),
+            Entry::End(life, peer, event) => {
+                if let Some(life) = life {
+                    self.lanes.remove(&life);
+                }
+                if let Some(lives) = self.unread.get_mut(&peer) {
+                    *lives -= 1;
+                    if *lives == 0 {
+                        self.unread.remove(&peer);
+                    }
+                }
+                self.unread_total = self.unread_total.saturating_sub(1);
+                Some((event, Told::LifeRead))
+            }
+        }
+    }
+
+    /// The next packet, or report of shed ones, of the epoch that is being read.
+    fn next_item(&mut self, epoch: u64) -> Option<(MeshEvent, Told)> {
+        for _ in 0..self.turns.len() {
+            let life = self.turns.pop_front()?;
+            let Some(lane) = self.lanes.get_mut(&life) else { continue };
+            let taken = lane.take(epoch);
+            if lane.is_empty() {
+                lane.queued = false;
+            } else {
+                self.turns.push_back(life);
+            }
+            if let Some((event, told, counted)) = taken {
+                if counted {
+                    self.book.uncount(epoch);
+                }
+                return Some((event, told));
+            }
+        }
+        None
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl LaneState {
+    fn is_empty(&self) -> bool {
+        self.reliable.is_empty() && self.unreliable.is_empty() && self.shed_epoch.is_none()
+    }
+
+    fn count_shed(&mut self, book: &mut Book, mode: TransferMode, dropped: u64) {
+        self.shed[mode.index()] += dropped;
+        if !self.held && self.shed_epoch.is_none() {
+            self.shed_epoch = Some(book.count());
+        }
+    }
+
+    /// What comes first of this epoch, and whether it used up a place that was counted.
+    fn take(&mut self, epoch: u64) -> Option<(MeshEvent, Told, bool)> {
+        if self.shed_epoch == Some(epoch) {
+            let mode = TransferMode::ALL.into_iter().find(|mode| self.shed[mode.index()] > 0)?;
+            let dropped = std::mem::take(&mut self.shed[mode.index()]);
+            let last = self.shed == [0; 3];
+            if last {
+                self.shed_epoch = None;
+            }
+            return Some((MeshEvent::Lagged { peer: self.peer, mode, dropped }, Told::Nobody, last));
+        }
+        let arrival = |queue: &VecDeque<Item>| {
+            queue.front().filter(|item| item.epoch == epoch).map(|item| item.arrival)
+        };
+        let queue = match (arrival(&self.reliable), arrival(&self.unreliable)) {
+            (None, None) => return None,
+            (Some(reliable), Some(unreliable)) if reliable < unreliable => &mut self.reliable,
+            (Some(_), None) => &mut self.reliable,
+            (_, Some(_)) => &mut self.unreliable,
+        };
+        let item = queue.pop_front()?;
+        let bytes = cost(item.payload.len());
+        let mut shedding = true;
+        if item.mode != TransferMode::Reliable {
+            self.unreliable_bytes -= bytes;
+            // It takes more when half of it is read, not at every packet.
+            shedding = self.unreliable_bytes > self.lane.unreliable_bound / 2;
+        }
+        let told = Told::Lane(self.lane.clone(), item.mode, bytes, shedding);
+        let packet = Packet { from: self.peer, mode: item.mode, payload: item.payload };
+        Some((MeshEvent::Packet(packet), told, true))
+    }
+}
+
+impl Lane {
+    fn read(&self, mode: TransferMode, bytes: usize, shedding: bool) {
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tell = false;
+        if mode == TransferMode::Reliable {
+            meter.backlog.read += bytes as u64;
+            if meter.backlog.read - meter.told >= TELL_EVERY_BYTES {
+                meter.told = meter.backlog.read;
+                tell = true;
+            }
+        } else if meter.backlog.shedding && !shedding {
+            meter.backlog.shedding = false;
+            tell = true;
+        }
+        drop(meter);
+        if tell {
+            self.waker.wake();
+        }
+    }
+
+    /// Changes the lane, unless its life is over, and gives it its turn if there is something to read.
+    fn with(&self, change: impl FnOnce(&mut LaneState, &mut Book)) {
+        let mut state = self.inbox.lock();
+        let State { lanes, turns, book, .. } = &mut *state;
+        let Some(lane) = lanes.get_mut(&self.life).filter(|lane| !lane.over) else { return };
+        change(lane, book);
+        if lane.held || lane.is_empty() {
+            return;
+        }
+        if !lane.queued {
+            lane.queued = true;
+            turns.push_back(self.life);
+        }
+        state.wake();
+    }
+}
+
+impl Delivery for Lane {
+    fn deliver(&self, mode: TransferMode, payload: Bytes) {
+        let mut shedding = false;
+        self.with(|lane, book| {
+            let bytes = cost(payload.len());
+            let epoch = if lane.held { 0 } else { book.count() };
+            lane.arrivals += 1;
+            let item = Item { epoch, arrival: lane.arrivals, mode, payload };
+            if mode == TransferMode::Reliable {
+                lane.reliable.push_back(item);
+                return;
+            }
+            lane.unreliable.push_back(item);
+            lane.unreliable_bytes += bytes;
+            while lane.unreliable_bytes > self.unreliable_bound && lane.unreliable.len() > 1 {
+                let Some(oldest) = lane.unreliable.pop_front() else { break };
+                lane.unreliable_bytes -= cost(oldest.payload.len());
+                if !lane.held {
+                    book.uncount(oldest.epoch);
+                }
+                lane.count_shed(book, oldest.mode, 1);
+                shedding = true;
+            }
+        });
+        if shedding {
+            self.meter.lock().unwrap_or_else(PoisonError::into_inner).backlog.shedding = true;
+        }
+    }
+
+    fn shed(&self, mode: TransferMode, dropped: u64) {
+        if dropped > 0 {
+            self.with(|lane, book| lane.count_shed(book, mode, dropped));
+        }
+    }
+
+    fn backlog(&self, waker: &Waker) -> Backlog {
+        self.waker.register(waker);
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        meter.told = meter.backlog.read;
+        meter.backlog
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    fn id(n: u32) -> PeerId {
+        PeerId::new(n).unwrap()
+    }
+
+    fn reader(inbox: &Arc<Inbox>) -> impl FnMut() -> Option<Option<MeshEvent>> + use<> {
+        let inbox = inbox.clone();
+        move || std::future::poll_fn(|cx| inbox.poll_next(cx)).now_or_never()
+    }
+
+    fn said(event: Option<Option<MeshEvent>>) -> String {
+        match event {
+            None => "nothing yet".to_owned(),
+            Some(None) => "the end".to_owned(),
+            Some(Some(MeshEvent::Packet(packet))) => {
+                format!("{}: {}", packet.from, String::from_utf8_lossy(&packet.payload))
+            }
+            Some(Some(MeshEvent::PeerConnected(peer))) => format!("+{peer}"),
+            Some(Some(MeshEvent::PeerDisconnected(peer, _))) => format!("-{peer}"),
+            Some(Some(MeshEvent::Lagged { peer, dropped, .. })) => format!("{peer} lost {dropped}"),
+            Some(Some(other)) => format!("{other:?}"),
+        }
+    }
+
+    fn expect(read: &mut impl FnMut() -> Option<Option<MeshEvent>>, expected: &[&str]) {
+        for expected in expected {
+            assert_eq!(said(read()), *expected);
+        }
+        assert_eq!(said(read()), "nothing yet");
+    }
+
+    const BOUND: usize = 10_000;
+
+    fn connected(inbox: &Arc<Inbox>, n: u32) -> Arc<Lane> {
+        let lane = inbox.lane(Life(n.into()), id(n), BOUND);
+        inbox.announce(Life(n.into()), id(n));
+        lane
+    }
+
+    #[test]
+    fn packets_before_the_announcement_come_after_it() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let lane = inbox.lane(Life(1), id(1), BOUND);
+        lane.deliver(TransferMode::Reliable, "early".into());
+        expect(&mut read, &[]);
+        inbox.announce(Life(1), id(1));
+        lane.deliver(TransferMode::Reliable, "late".into());
+        expect(&mut read, &["+1", "1: early", "1: late"]);
+    }
+
+    #[test]
+    fn membership_events_keep_their_place_among_the_packets() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let one = connected(&inbox, 1);
+        one.deliver(TransferMode::Reliable, "a".into());
+        let two = connected(&inbox, 2);
+        two.deliver(TransferMode::Unreliable, "b".into());
+        one.deliver(TransferMode::Reliable, "c".into());
+        inbox.end(Life(2), id(2), DisconnectReason::RemoteClose);
+        two.deliver(TransferMode::Reliable, "after the end".into());
+        one.deliver(TransferMode::Reliable, "d".into());
+        inbox.finish();
+        for expected in ["+1", "1: a", "+2", "2: b", "1: c", "-2", "1: d", "the end", "the end"] {
+            assert_eq!(said(read()), expected);
+        }
+    }
+
+    #[test]
+    fn peers_take_turns_and_a_peer_keeps_its_order() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let (one, two) = (connected(&inbox, 1), connected(&inbox, 2));
+        for n in ["a", "b", "c"] {
+            one.deliver(TransferMode::Reliable, n.into());
+        }
+        one.deliver(TransferMode::Unreliable, "d".into());
+        two.deliver(TransferMode::Reliable, "x".into());
+        expect(&mut read, &["+1", "+2", "1: a", "2: x", "1: b", "1: c", "1: d"]);
+    }
+
+    #[test]
+    fn unreliable_packets_are_shed_oldest_first_and_counted() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let lane = inbox.lane(Life(1), id(1), cost(1) * 2);
+        inbox.announce(Life(1), id(1));
+        lane.deliver(TransferMode::Unreliable, "a".into());
+        inbox.event(MeshEvent::SignalingLost);
+        for n in ["b", "c", "d"] {
+            lane.deliver(TransferMode::Unreliable, n.into());
+        }
+        assert!(lane.backlog(Waker::noop()).shedding);
+        expect(&mut read, &["+1", "SignalingLost", "1 lost 2", "1: c", "1: d"]);
+        assert!(!lane.backlog(Waker::noop()).shedding);
+        lane.shed(TransferMode::Unreliable, 7);
+        expect(&mut read, &["1 lost 7"]);
+    }
+
+    #[test]
+    fn what_was_read_is_metered() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let lane = connected(&inbox, 1);
+        lane.deliver(TransferMode::Reliable, vec![0; 1000].into());
+        assert_eq!(lane.backlog(Waker::noop()).read, 0);
+        while said(read()) != "nothing yet" {}
+        assert_eq!(lane.backlog(Waker::noop()).read, cost(1000) as u64);
+    }
+
+    #[test]
+    fn lives_that_nobody_reads_are_bounded() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        for life in 0..MAX_UNREAD_LIVES_OF_A_PEER {
+            assert!(inbox.admits(id(1)));
+            inbox.lane(Life(life.into()), id(1), BOUND);
+            inbox.announce(Life(life.into()), id(1));
+            inbox.end(Life(life.into()), id(1), DisconnectReason::RemoteClose);
+        }
+        assert!(!inbox.admits(id(1)));
+        assert!(inbox.admits(id(2)));
+        assert_eq!(said(read()), "+1");
+        assert!(!inbox.admits(id(1)));
+        assert_eq!(said(read()), "-1");
+        assert!(inbox.admits(id(1)));
+        assert!(inbox.life_read.notified().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_life_that_is_forgotten_leaves_nothing() {
+        let inbox = Arc::new(Inbox::default());
+        let lane = inbox.lane(Life(1), id(1), BOUND);
+        lane.deliver(TransferMode::Reliable, "held".into());
+        inbox.forget(Life(1));
+        inbox.finish();
+        assert_eq!(said(reader(&inbox)()), "the end");
+        assert!(inbox.lock().lanes.is_empty());
+    }
+}

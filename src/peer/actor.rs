@@ -1,0 +1,333 @@
+//! The task of one peer: listens, lets its [`State`] decide, acts.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
+
+use super::channels::{Channels, Delivery};
+use super::outbox::{Bounds, Outbox};
+use super::state::{Effect, Input, State, Tally, hello};
+use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
+use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection};
+use crate::packet::TransferMode;
+
+/// A peer's task, before it runs.
+#[derive(Debug)]
+pub(crate) struct Task {
+    first: Takeover,
+    limits: Limits,
+    delivery: Arc<dyn Delivery>,
+    ears: Ears,
+}
+
+/// What the task and its handle share.
+#[derive(Debug)]
+struct Ears {
+    life: Life,
+    outbox: Arc<Outbox>,
+    gauges: Arc<Gauges>,
+    reports: mpsc::Sender<(Life, Report)>,
+    leave: watch::Receiver<Option<Farewell>>,
+    renew: mpsc::Receiver<Takeover>,
+    #[cfg(test)]
+    panic: Arc<tokio::sync::Notify>,
+}
+
+impl Ears {
+    async fn report(&self, report: Report) {
+        // Nobody listens any more when the mesh is dropped; then this task is about to be.
+        let _ = self.reports.send((self.life, report)).await;
+    }
+}
+
+/// A peer's task, with its channels made.
+#[derive(Debug)]
+struct Running {
+    connection: ClosedOnDrop,
+    condition: watch::Receiver<Condition>,
+    channels: Channels,
+    state: State,
+    settling: Settling,
+    ears: Ears,
+}
+
+/// A task that is aborted, or panics, closes its connection all the same.
+#[derive(Debug)]
+struct ClosedOnDrop(PeerConnection);
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
+/// Closing takes 100 ms at the most; should it ever take longer, it goes on without us.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+impl Task {
+    /// A task that will tell `reports` what happens, and its handle.
+    pub(crate) fn new(
+        life: Life,
+        first: Takeover,
+        limits: Limits,
+        bounds: Bounds,
+        delivery: Arc<dyn Delivery>,
+        reports: mpsc::Sender<(Life, Report)>,
+    ) -> (Task, Peer) {
+        let outbox = Arc::new(Outbox::new(bounds));
+        let gauges = Arc::new(Gauges::default());
+        let (leave, leave_heard) = watch::channel(None);
+        let (renew, renewals) = mpsc::channel(1);
+        #[cfg(test)]
+        let panic = Arc::new(tokio::sync::Notify::new());
+        let ears = Ears {
+            life,
+            outbox: outbox.clone(),
+            gauges: gauges.clone(),
+            reports,
+            leave: leave_heard,
+            renew: renewals,
+            #[cfg(test)]
+            panic: panic.clone(),
+        };
+        let peer = Peer {
+            outbox,
+            gauges,
+            leave,
+            renew,
+            #[cfg(test)]
+            panic,
+        };
+        (Task { first, limits, delivery, ears }, peer)
+    }
+
+    /// Makes the channels, then runs until the peer is gone and its connection closed.
+    ///
+    /// A connection whose channels cannot be made is not ours, and stays as it is.
+    pub(crate) async fn run(self) -> Exit {
+        let Task { first: Takeover { connection, unreliable_lifetime, made }, limits, delivery, ears } = self;
+        let channels = match connection.open_channels(unreliable_lifetime).await {
+            Ok(channels) => channels,
+            Err(error) => {
+                let _ = made.send(Err(error));
+                return Exit::Silent;
+            }
+        };
+        let condition = connection.watch();
+        let state = State::new(limits, condition.borrow().clone(), Instant::now());
+        let outbox = ears.outbox.clone();
+        let running = Running {
+            connection: ClosedOnDrop(connection),
+            condition,
+            channels: Channels::new(channels, outbox, delivery, limits.window_bytes, limits.stall),
+            state,
+            settling: Settling::default(),
+            ears,
+        };
+        let _ = made.send(Ok(()));
+        running.run().await
+    }
+}
+
+impl Running {
+    async fn run(mut self) -> Exit {
+        let mut effects = Vec::new();
+        let exit = 'life: loop {
+            let input = self.listen().await;
+            self.state.handle(input, self.tally(), Instant::now(), &mut effects);
+            for effect in effects.drain(..) {
+                if let Some(exit) = self.perform(effect).await {
+                    break 'life exit;
+                }
+            }
+        };
+        tracing::debug!(?exit, "over");
+        self.ears.outbox.close();
+        let _ = timeout(CLOSE_LIMIT, self.connection.0.close()).await;
+        exit
+    }
+
+    /// Waits for the next thing to happen. Every branch is cancel-safe: losing the race loses nothing.
+    async fn listen(&mut self) -> Input {
+        #[cfg(test)]
+        let panic = self.ears.panic.clone();
+        #[cfg(not(test))]
+        let panic = NoPanic;
+        let deadline = self.state.deadline();
+        loop {
+            let outstanding_bytes = tokio::select! {
+                biased;
+                Ok(()) = self.ears.leave.changed() => {
+                    return Input::Leave(self.ears.leave.borrow_and_update().unwrap_or(Farewell::Removed));
+                }
+                Some(fresh) = self.ears.renew.recv() => return self.take_over(fresh).await,
+                () = until(deadline) => return Input::Tick,
+                Ok(()) = self.condition.changed() => {
+                    return Input::Condition(self.condition.borrow_and_update().clone());
+                }
+                outstanding_bytes = self.settling.measure() => outstanding_bytes,
+                happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
+                () = panic.notified() => std::panic::panic_any("a test makes this task panic"),
+            };
+            if let Some(sent) = self.settling.measured(outstanding_bytes, self.channels.sent()) {
+                return Input::Settled(sent);
+            }
+        }
+    }
+
+    /// Puts a fresh connection in the place of the one that is being made. Making its channels waits for nobody.
+    async fn take_over(&mut self, fresh: Takeover) -> Input {
+        let Takeover { connection, unreliable_lifetime, made } = fresh;
+        let result = if self.state.is_connecting() {
+            connection.open_channels(unreliable_lifetime).await
+        } else {
+            Err(NotOpened::NotNew)
+        };
+        match result {
+            Ok(channels) => {
+                tracing::debug!("a fresh connection");
+                self.condition = connection.watch();
+                self.condition.mark_changed();
+                self.channels.renew(channels);
+                self.connection = ClosedOnDrop(connection);
+                let _ = made.send(Ok(()));
+                Input::Renewed
+            }
+            Err(error) => {
+                let _ = made.send(Err(error));
+                Input::Tick
+            }
+        }
+    }
+
+    /// Acts. The reports are the only wait, for a supervisor that waits for nobody.
+    async fn perform(&mut self, effect: Effect) -> Option<Exit> {
+        match effect {
+            Effect::Say(frame) => self.channels.say(frame),
+            Effect::SayHello => self.channels.say(hello(self.channels.window_bytes())),
+            Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
+            Effect::Connected { credit, max_message_bytes } => {
+                self.connection.0.set_open();
+                self.channels.start_sending(credit);
+                if credit.is_none() {
+                    self.settling.watched = Some(self.channels.reliable());
+                }
+                self.ears.report(Report::Connected { max_message_bytes }).await;
+            }
+            Effect::Unstable => self.ears.report(Report::Unstable).await,
+            Effect::Recovered => self.ears.report(Report::Recovered).await,
+            Effect::Drain => {
+                self.ears.outbox.close();
+                self.settling.hurry();
+                self.channels.await_drained();
+            }
+            Effect::AwaitReceived(packets) => self.channels.await_received(packets),
+            Effect::RoundTrip(time) => self.ears.gauges.set_round_trip(time),
+            Effect::End(exit) => return Some(exit),
+        }
+        None
+    }
+
+    fn tally(&self) -> Tally {
+        let waiting = self.ears.outbox.lock().waiting(TransferMode::Reliable) as u64;
+        Tally { sent: self.channels.sent(), received: self.channels.received(), waiting }
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(not(test))]
+struct NoPanic;
+
+#[cfg(not(test))]
+impl NoPanic {
+    async fn notified(&self) {
+        std::future::pending().await
+    }
+}
+
+/// Watches how much a remote without a control channel has acknowledged by its SCTP.
+///
+/// Nothing outstanding is no proof: so it reads while a lost chunk waits for its timer. Nothing outstanding for
+/// longer than that timer is as good as can be had.
+#[derive(Debug)]
+struct Settling {
+    /// The reliable channel, if the remote has no control channel.
+    watched: Option<Outstanding>,
+    next: Instant,
+    every: Duration,
+    /// Since when nothing is outstanding, and how many packets were sent then.
+    quiet: Option<(Instant, u64)>,
+}
+
+/// SCTP's retransmission timer is 1 s at the least (RFC 9260 section 6.3.1).
+const SETTLED_AFTER: Duration = Duration::from_millis(1200);
+const SETTLING_INTERVAL: Duration = Duration::from_secs(2);
+const LEAVING_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Default for Settling {
+    fn default() -> Settling {
+        Settling { watched: None, next: Instant::now(), every: SETTLING_INTERVAL, quiet: None }
+    }
+}
+
+impl Settling {
+    fn hurry(&mut self) {
+        self.every = LEAVING_INTERVAL;
+        self.next = Instant::now();
+    }
+
+    /// What is outstanding, when it is time to look.
+    async fn measure(&self) -> usize {
+        match &self.watched {
+            Some(channel) => {
+                sleep_until(self.next).await;
+                channel.bytes().await
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How many reliable packets are acknowledged, if that is known now.
+    fn measured(&mut self, outstanding_bytes: usize, sent: u64) -> Option<u64> {
+        let now = Instant::now();
+        self.next = now + self.every;
+        if outstanding_bytes > 0 {
+            self.quiet = None;
+            return None;
+        }
+        let (since, acknowledged) = *self.quiet.get_or_insert((now, sent));
+        if now - since < SETTLED_AFTER {
+            return None;
+        }
+        self.quiet = Some((now, sent));
+        Some(acknowledged)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_outstanding_is_believed_after_a_retransmission_time() {
+        let mut settling = Settling::default();
+        assert_eq!(settling.measured(0, 7), None);
+        advance(Duration::from_millis(600)).await;
+        assert_eq!(settling.measured(1000, 7), None, "a lost chunk was sent again");
+        assert_eq!(settling.measured(0, 7), None);
+        advance(SETTLED_AFTER).await;
+        assert_eq!(settling.measured(0, 9), Some(7), "the 2 that were sent since are not proven");
+        advance(SETTLED_AFTER).await;
+        assert_eq!(settling.measured(0, 9), Some(9));
+    }
+}

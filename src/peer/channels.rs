@@ -1,0 +1,354 @@
+//! The four channels of a peer and the traffic on them: what is in the outbox goes out, what comes in is delivered.
+//!
+//! Packets flow here without a word; [`Channels::poll`] reports only what there is to decide on ([`Happening`]).
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future as _;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use tokio::time::{Duration, Instant, Sleep};
+
+use super::control::{Frame, FrameError, cost};
+use super::outbox::Outbox;
+use crate::connection::{Channel, ChannelClosed, ChannelEvent, Outstanding};
+use crate::packet::TransferMode;
+
+/// Where a peer's packets go: a bounded queue that somebody reads, or does not.
+pub(crate) trait Delivery: fmt::Debug + Send + Sync {
+    /// Takes a packet, whatever the backlog. Those of the unreliable modes may be shed.
+    fn deliver(&self, mode: TransferMode, payload: Bytes);
+
+    /// Packets to this peer were shed.
+    fn shed(&self, mode: TransferMode, dropped: u64);
+
+    /// How much is read and unread; `waker` is woken when that has changed by enough to say so.
+    fn backlog(&self, waker: &Waker) -> Backlog;
+}
+
+/// How far the reader of a peer's packets has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Backlog {
+    /// The [`cost`] of all reliable packets that were read since the beginning.
+    pub(crate) read: u64,
+    /// The unreliable packets are being shed, as the reader does not keep up.
+    pub(crate) shedding: bool,
+}
+
+/// What the traffic gives to decide on.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Happening {
+    /// A channel can carry messages now: 0 to 2 those of the modes, 3 the control channel.
+    Open(usize),
+    /// A channel has closed.
+    Closed(usize),
+    /// The remote said something on the control channel.
+    Frame(Frame),
+    /// The remote said something there that breaks the protocol.
+    BadFrame(FrameError),
+    /// As many reliable packets have arrived as [`Channels::await_received`] asked for.
+    Received,
+    /// Everything that waited was handed to SCTP, as [`Channels::await_drained`] asked for.
+    Drained,
+    /// The queue of reliable packets stayed full for the stall limit.
+    Stalled,
+}
+
+/// The channels and counters of one connection.
+pub(crate) struct Channels {
+    channels: [Channel; 4],
+    outbox: Arc<Outbox>,
+    delivery: Arc<dyn Delivery>,
+    frames: VecDeque<Frame>,
+    /// Packets may be sent.
+    sending: bool,
+    /// The remote gives credits, and takes ours.
+    credits: Option<Credits>,
+    /// How much reliable payload may be unread, in bytes of [`cost`].
+    window_bytes: u64,
+    sent: u64,
+    received: u64,
+    received_cost: u64,
+    await_received: Option<u64>,
+    await_drained: bool,
+    stall_limit: Duration,
+    stall: Pin<Box<Sleep>>,
+}
+
+/// The reliable channel's flow control between two members of this crate, so that SCTP's window never closes.
+#[derive(Debug, Clone, Copy)]
+struct Credits {
+    /// The sum of costs that the remote takes; one packet may go over it.
+    limit: u64,
+    /// The sum of costs sent.
+    sent: u64,
+    /// The remote sheds unreliable packets; they wait, and are shed, here.
+    pause: bool,
+    /// What we granted last.
+    granted: u64,
+    /// The pause we said last.
+    paused: bool,
+}
+
+/// The channels' places: [`crate::connection::PeerConnection::open_channels`] gives them in this order.
+const CHANNEL_OF: [usize; 3] = [2, 1, 0]; // by TransferMode::index
+const MODE_OF: [TransferMode; 3] =
+    [TransferMode::Reliable, TransferMode::UnreliableOrdered, TransferMode::Unreliable];
+pub(super) const CONTROL: usize = 3;
+
+/// Packets moved in one turn before other tasks have theirs.
+const TURN: usize = 128;
+
+/// Frames that wait for the control channel. Each of ours is followed by an answer before the next of its kind, so
+/// only a remote that floods us with probes fills it; then its probes go unanswered.
+const MAX_FRAMES: usize = 16;
+
+impl Channels {
+    pub(crate) fn new(
+        channels: [Channel; 4],
+        outbox: Arc<Outbox>,
+        delivery: Arc<dyn Delivery>,
+        window_bytes: usize,
+        stall_limit: Duration,
+    ) -> Channels {
+        Channels {
+            channels,
+            outbox,
+            delivery,
+            frames: VecDeque::new(),
+            sending: false,
+            credits: None,
+            window_bytes: window_bytes as u64,
+            sent: 0,
+            received: 0,
+            received_cost: 0,
+            await_received: None,
+            await_drained: false,
+            stall_limit,
+            stall: Box::pin(tokio::time::sleep(Duration::ZERO)),
+        }
+    }
+
+    /// Puts those of a fresh connection in place of these; nothing was sent or received yet.
+    pub(crate) fn renew(&mut self, channels: [Channel; 4]) {
+        self.channels = channels;
+        self.frames.clear();
+    }
+
+    /// Says something on the control channel, after what was said before.
+    pub(crate) fn say(&mut self, frame: Frame) {
+        if self.frames.len() < MAX_FRAMES || !matches!(frame, Frame::Echo { .. } | Frame::Probe { .. }) {
+            self.frames.push_back(frame);
+        }
+    }
+
+    /// Sends packets from now on; with the remote's first credit, if it gives credits.
+    pub(crate) fn start_sending(&mut self, credit: Option<u64>) {
+        self.sending = true;
+        self.credits = credit.map(|limit| Credits {
+            limit,
+            sent: 0,
+            pause: false,
+            granted: self.window_bytes,
+            paused: false,
+        });
+    }
+
+    /// The remote's reader went on.
+    pub(crate) fn credit(&mut self, limit: u64, pause: bool) {
+        if let Some(credits) = &mut self.credits {
+            credits.limit = credits.limit.max(limit);
+            credits.pause = pause;
+        }
+    }
+
+    /// Asks for [`Happening::Received`] when so many reliable packets have arrived.
+    pub(crate) fn await_received(&mut self, packets: u64) {
+        self.await_received = Some(packets);
+    }
+
+    /// Asks for [`Happening::Drained`] when everything that waits was handed to SCTP.
+    pub(crate) fn await_drained(&mut self) {
+        self.await_drained = true;
+    }
+
+    /// What the first hello grants, in bytes of [`cost`].
+    pub(crate) fn window_bytes(&self) -> u64 {
+        self.window_bytes
+    }
+
+    /// Reliable packets handed to SCTP.
+    pub(crate) fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Reliable packets received.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// A gauge of what SCTP holds of the reliable channel.
+    pub(crate) fn reliable(&self) -> Outstanding {
+        self.channels[0].outstanding()
+    }
+
+    /// Moves what can be moved, until there is something to decide on.
+    ///
+    /// Cancel-safe: what was moved is moved.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        self.outbox.work.register(cx.waker());
+        let backlog = self.delivery.backlog(cx.waker());
+        self.grant(backlog);
+        for _ in 0..TURN {
+            let mut moved = false;
+            // Control first, then what is lost by being late.
+            for channel in [CONTROL, 2, 1, 0] {
+                match self.poll_send(channel, cx) {
+                    Poll::Ready(Ok(())) => moved = true,
+                    Poll::Ready(Err(ChannelClosed)) => return Poll::Ready(Happening::Closed(channel)),
+                    Poll::Pending => {}
+                }
+                match self.poll_receive(channel, backlog, cx) {
+                    Poll::Ready(Some(happening)) => return Poll::Ready(happening),
+                    Poll::Ready(None) => moved = true,
+                    Poll::Pending => {}
+                }
+            }
+            if self.await_received.is_some_and(|packets| self.received >= packets) {
+                self.await_received = None;
+                return Poll::Ready(Happening::Received);
+            }
+            if !moved {
+                return self.poll_idle(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Sends the next message of a channel. Pending is also: there is none.
+    fn poll_send(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
+        std::task::ready!(self.channels[channel].poll_ready(cx))?;
+        let message = match channel {
+            CONTROL => self.frames.pop_front().map(Frame::encode),
+            _ => self.next_packet(MODE_OF[channel]),
+        };
+        let Some(message) = message else { return Poll::Pending };
+        self.channels[channel].send(message);
+        // Starts it; whether SCTP has room for it is seen at the next one.
+        match self.channels[channel].poll_ready(cx) {
+            Poll::Ready(Err(closed)) => Poll::Ready(Err(closed)),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn next_packet(&mut self, mode: TransferMode) -> Option<Bytes> {
+        if !self.sending {
+            return None;
+        }
+        let reliable = mode == TransferMode::Reliable;
+        let held = self.credits.is_some_and(|credits| {
+            if reliable { credits.sent >= credits.limit } else { credits.pause && !self.await_drained }
+        });
+        if held {
+            return None;
+        }
+        let packet = self.outbox.pop(&mut self.outbox.lock(), mode)?;
+        if reliable {
+            self.sent += 1;
+            if let Some(credits) = &mut self.credits {
+                credits.sent += cost(packet.len()) as u64;
+            }
+        }
+        Some(packet)
+    }
+
+    /// Takes the next event of a channel. Ready without a happening is: a packet was delivered.
+    fn poll_receive(
+        &mut self,
+        channel: usize,
+        backlog: Backlog,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Happening>> {
+        // Who gives no credits is held up by SCTP's own window, at the price of all its channels: the last resort.
+        let full = channel == 0
+            && self.credits.is_none()
+            && self.received_cost.saturating_sub(backlog.read) >= self.window_bytes;
+        if full {
+            return Poll::Pending;
+        }
+        let happening = match std::task::ready!(self.channels[channel].poll_event(cx)) {
+            ChannelEvent::Open => Some(Happening::Open(channel)),
+            ChannelEvent::Closed => Some(Happening::Closed(channel)),
+            ChannelEvent::Message(message) if channel == CONTROL => match Frame::decode(&message) {
+                Ok(frame) => frame.map(Happening::Frame),
+                Err(error) => Some(Happening::BadFrame(error)),
+            },
+            ChannelEvent::Message(payload) => {
+                let mode = MODE_OF[channel];
+                if mode == TransferMode::Reliable {
+                    self.received += 1;
+                    self.received_cost += cost(payload.len()) as u64;
+                }
+                self.delivery.deliver(mode, payload);
+                None
+            }
+        };
+        Poll::Ready(happening)
+    }
+
+    /// Grants credit for what was read, in steps of a quarter of the window.
+    fn grant(&mut self, backlog: Backlog) {
+        let Some(credits) = &mut self.credits else { return };
+        let credit = backlog.read + self.window_bytes;
+        if credit < credits.granted + self.window_bytes / 4 && credits.paused == backlog.shedding {
+            return;
+        }
+        credits.granted = credits.granted.max(credit);
+        credits.paused = backlog.shedding;
+        let frame =
+            Frame::Credit { credit: credits.granted, received: self.received, pause: backlog.shedding };
+        // One that still waits is outdated by this one.
+        self.frames.retain(|waiting| !matches!(waiting, Frame::Credit { .. }));
+        self.frames.push_back(frame);
+    }
+
+    /// Nothing moves: is everything out, or is it stuck?
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        let queues = self.outbox.lock();
+        if self.await_drained {
+            let waits = TransferMode::ALL.into_iter().any(|mode| {
+                // Unreliable packets are not worth waiting for a remote that sheds them.
+                queues.waiting(mode) > 0 || self.channels[CHANNEL_OF[mode.index()]].is_sending()
+            });
+            if !waits {
+                drop(queues);
+                self.await_drained = false;
+                return Poll::Ready(Happening::Drained);
+            }
+        }
+        let full_since = queues.full_since();
+        drop(queues);
+        if let Some(since) = full_since {
+            self.stall.as_mut().reset(since + self.stall_limit);
+            std::task::ready!(self.stall.as_mut().poll(cx));
+            // The time may have been reset by progress meanwhile.
+            if Instant::now() >= since + self.stall_limit {
+                return Poll::Ready(Happening::Stalled);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl fmt::Debug for Channels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Channels")
+            .field("sent", &self.sent)
+            .field("received", &self.received)
+            .finish_non_exhaustive()
+    }
+}

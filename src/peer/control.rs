@@ -1,0 +1,189 @@
+//! What two members of this crate say to each other on the control channel (SCTP stream 1023, reliable, ordered).
+//!
+//! One frame is one message: a byte that names it, then its fields, numbers in network byte order. A frame may be
+//! longer than this release knows (a later one added fields: they are ignored), and a name may be unknown (the frame
+//! is ignored); one that is too short breaks the protocol.
+//!
+//! | name | frame | fields |
+//! |---|---|---|
+//! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64 |
+//! | 2 | [`Credit`](Frame::Credit) | credit u64, received u64, pause u8 |
+//! | 3 | [`Goodbye`](Frame::Goodbye) | sent u64 |
+//! | 4 | [`GoodbyeAck`](Frame::GoodbyeAck) | received u64 |
+//! | 5 | [`Probe`](Frame::Probe) | number u64 |
+//! | 6 | [`Echo`](Frame::Echo) | number u64, received u64 |
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+
+/// A message of the control channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// The channels of the sender are open. The DTLS client says it first, as only then is it ready to receive.
+    Hello {
+        /// The version of this protocol that the sender speaks.
+        version: u8,
+        /// How much reliable payload it takes before it says more, as in [`Frame::Credit`].
+        credit: u64,
+    },
+    /// The sender's reader goes on.
+    Credit {
+        /// The sum of the [`cost`] of all reliable packets since the beginning that it takes.
+        credit: u64,
+        /// How many reliable packets it has received.
+        received: u64,
+        /// Whether its queue of unreliable packets is full, so that more would be shed there.
+        pause: bool,
+    },
+    /// The sender leaves; this many reliable packets are all that it sent.
+    Goodbye {
+        /// Reliable packets sent.
+        sent: u64,
+    },
+    /// All reliable packets that the remote said goodbye with have arrived.
+    GoodbyeAck {
+        /// Reliable packets received.
+        received: u64,
+    },
+    /// Measures the round trip, and asks how much has arrived.
+    Probe {
+        /// Any number.
+        number: u64,
+    },
+    /// The reply to a probe.
+    Echo {
+        /// The probe's number.
+        number: u64,
+        /// Reliable packets received.
+        received: u64,
+    },
+}
+
+/// What a packet counts for in credits and queue bounds: its bytes, and what holding it costs beside them. So a
+/// queue of empty packets is bounded too.
+pub(crate) fn cost(payload_bytes: usize) -> usize {
+    payload_bytes + PACKET_OVERHEAD_BYTES
+}
+
+const PACKET_OVERHEAD_BYTES: usize = 64;
+
+/// A control message that breaks the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("an empty control message")]
+    Empty,
+    #[error("control message {0} is cut short")]
+    Short(u8),
+}
+
+impl Frame {
+    pub(crate) fn encode(self) -> Bytes {
+        let mut out = BytesMut::with_capacity(24);
+        match self {
+            Frame::Hello { version, credit } => {
+                out.put_u8(1);
+                out.put_u8(version);
+                out.put_u64(credit);
+            }
+            Frame::Credit { credit, received, pause } => {
+                out.put_u8(2);
+                out.put_u64(credit);
+                out.put_u64(received);
+                out.put_u8(pause.into());
+            }
+            Frame::Goodbye { sent } => {
+                out.put_u8(3);
+                out.put_u64(sent);
+            }
+            Frame::GoodbyeAck { received } => {
+                out.put_u8(4);
+                out.put_u64(received);
+            }
+            Frame::Probe { number } => {
+                out.put_u8(5);
+                out.put_u64(number);
+            }
+            Frame::Echo { number, received } => {
+                out.put_u8(6);
+                out.put_u64(number);
+                out.put_u64(received);
+            }
+        }
+        out.freeze()
+    }
+
+    /// `None` is a frame of a later release.
+    pub(crate) fn decode(mut message: &[u8]) -> Result<Option<Frame>, FrameError> {
+        let name = message.try_get_u8().map_err(|_| FrameError::Empty)?;
+        Frame::decode_fields(name, message).map_err(|_| FrameError::Short(name))
+    }
+
+    fn decode_fields(name: u8, mut fields: &[u8]) -> Result<Option<Frame>, bytes::TryGetError> {
+        Ok(Some(match name {
+            1 => Frame::Hello { version: fields.try_get_u8()?, credit: fields.try_get_u64()? },
+            2 => Frame::Credit {
+                credit: fields.try_get_u64()?,
+                received: fields.try_get_u64()?,
+                pause: fields.try_get_u8()? != 0,
+            },
+            3 => Frame::Goodbye { sent: fields.try_get_u64()? },
+            4 => Frame::GoodbyeAck { received: fields.try_get_u64()? },
+            5 => Frame::Probe { number: fields.try_get_u64()? },
+            6 => Frame::Echo { number: fields.try_get_u64()?, received: fields.try_get_u64()? },
+            _ => return Ok(None),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_frame() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            (any::<u8>(), any::<u64>()).prop_map(|(version, credit)| Frame::Hello { version, credit }),
+            (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(credit, received, pause)| Frame::Credit {
+                credit,
+                received,
+                pause
+            }),
+            any::<u64>().prop_map(|sent| Frame::Goodbye { sent }),
+            any::<u64>().prop_map(|received| Frame::GoodbyeAck { received }),
+            any::<u64>().prop_map(|number| Frame::Probe { number }),
+            (any::<u64>(), any::<u64>()).prop_map(|(number, received)| Frame::Echo { number, received }),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(frame in any_frame()) {
+            prop_assert_eq!(Frame::decode(&frame.encode()), Ok(Some(frame)));
+        }
+
+        #[test]
+        fn fields_of_a_later_release_are_ignored(frame in any_frame(), more in any::<Vec<u8>>()) {
+            let message = [&frame.encode()[..], &more].concat();
+            prop_assert_eq!(Frame::decode(&message), Ok(Some(frame)));
+        }
+
+        #[test]
+        fn a_frame_cut_short_is_an_error(frame in any_frame(), keep in 0usize..24) {
+            let message = frame.encode();
+            prop_assume!(keep < message.len());
+            prop_assert!(Frame::decode(&message[..keep]).is_err());
+        }
+
+        #[test]
+        fn garbage_never_panics(message in any::<Vec<u8>>()) {
+            let _ = Frame::decode(&message);
+        }
+    }
+
+    #[test]
+    fn a_frame_of_a_later_release_is_ignored() {
+        assert_eq!(Frame::decode(&[200, 1, 2, 3]), Ok(None));
+        assert_eq!(Frame::decode(&[]), Err(FrameError::Empty));
+        assert_eq!(Frame::decode(&[3, 0]), Err(FrameError::Short(3)));
+    }
+}

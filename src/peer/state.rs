@@ -1,0 +1,428 @@
+//! Decides how one peer comes, stays and goes. Pure: no tasks, no channels, and the time is told.
+//!
+//! ```text
+//!            all channels open,                       disconnected            grace over
+//!            both said hello                         ┌───────────> unstable ──────────────┐
+//! connecting ────────────────────> connected ────────┤                                    v
+//!     │                               │              └─ channel closed, TooSlow, … ───> over
+//!     │ limit over, failed            │ leave                                             ^
+//!     └──────────> over               v            acknowledged, or farewell over         │
+//!                                  leaving ───────────────────────────────────────────────┘
+//!                                  (drain, goodbye, wait for the acknowledgement)
+//! ```
+//!
+//! The remote's goodbye is acknowledged when all that it counted has arrived; then it closes, and that is the end.
+
+use tokio::time::{Duration, Instant};
+
+use super::channels::{CONTROL, Happening};
+use super::control::Frame;
+use super::{Exit, Farewell, Limits};
+use crate::connection::{CONTROL_VERSION, Condition, ConnectionState};
+use crate::event::{DisconnectReason, PeerFailure, Stage};
+
+/// What a peer's task tells its state.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// The connection's condition changed.
+    Condition(Condition),
+    /// Something on the channels.
+    Channels(Happening),
+    /// A fresh connection takes the place of the one that is being made.
+    Renewed,
+    /// The peer is to leave.
+    Leave(Farewell),
+    /// A remote without a control channel has acknowledged, by its SCTP, so many reliable packets.
+    Settled(u64),
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// The counters that decisions depend on, of the reliable channel.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    /// Accepted, but not handed to SCTP.
+    pub(crate) waiting: u64,
+}
+
+/// What the task is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Say this on the control channel.
+    Say(Frame),
+    /// Say hello, with our first credit.
+    SayHello,
+    /// The remote's reader went on.
+    Credit { limit: u64, pause: bool },
+    /// The peer is connected: start sending; with the remote's first credit, if it gives credits.
+    Connected { credit: Option<u64>, max_message_bytes: usize },
+    /// It was silent for too long, and may come back.
+    Unstable,
+    /// It came back.
+    Recovered,
+    /// Take no more packets, and report when all of them are handed to SCTP.
+    Drain,
+    /// Report when so many reliable packets have arrived.
+    AwaitReceived(u64),
+    /// The round trip took so long.
+    RoundTrip(Duration),
+    /// It is over. Nothing follows.
+    End(Exit),
+}
+
+/// One peer.
+#[derive(Debug)]
+pub(crate) struct State {
+    limits: Limits,
+    added: Instant,
+    phase: Phase,
+    condition: Condition,
+    open: [bool; 4],
+    said_hello: bool,
+    /// The remote's hello: its first credit.
+    heard_hello: Option<u64>,
+    /// Reliable packets that the remote has said to have.
+    confirmed: u64,
+    /// Leaving, and everything is handed to SCTP.
+    drained: bool,
+    /// The remote said goodbye, and has no acknowledgement yet.
+    owes_ack: bool,
+    /// The remote has acknowledged our goodbye.
+    acknowledged: bool,
+    probe: Probe,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Connecting,
+    Connected,
+    Unstable {
+        until: Instant,
+    },
+    Leaving {
+        farewell: Farewell,
+        until: Instant,
+    },
+    /// The remote said goodbye and has our acknowledgement; it closes.
+    Dismissed {
+        until: Instant,
+    },
+    Over,
+}
+
+#[derive(Debug)]
+struct Probe {
+    number: u64,
+    sent: Option<Instant>,
+    next: Option<Instant>,
+}
+
+/// How often the round trip is measured.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+
+impl State {
+    pub(crate) fn new(limits: Limits, condition: Condition, now: Instant) -> State {
+        State {
+            limits,
+            added: now,
+            phase: Phase::Connecting,
+            condition,
+            open: [false; 4],
+            said_hello: false,
+            heard_hello: None,
+            confirmed: 0,
+            drained: false,
+            owes_ack: false,
+            acknowledged: false,
+            probe: Probe { number: 0, sent: None, next: None },
+        }
+    }
+
+    /// Whether a fresh connection can still take this one's place.
+    pub(crate) fn is_connecting(&self) -> bool {
+        matches!(self.phase, Phase::Connecting)
+    }
+
+    /// When a [`Input::Tick`] is due.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match &self.phase {
+            Phase::Connecting => Some(self.added + self.limits.handshake),
+            Phase::Connected => self.probe.next,
+            Phase::Unstable { until } => Some(*until),
+            Phase::Leaving { until, .. } | Phase::Dismissed { until } => Some(*until),
+            Phase::Over => None,
+        }
+    }
+
+    pub(crate) fn handle(&mut self, input: Input, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Condition(condition) => self.condition_changed(condition, tally, now, effects),
+            Input::Channels(happening) => self.happened(happening, tally, now, effects),
+            Input::Renewed => {
+                self.open = [false; 4];
+                (self.said_hello, self.heard_hello) = (false, None);
+            }
+            Input::Leave(farewell) => self.leave(farewell, now, effects),
+            Input::Settled(sent) => {
+                self.confirm(sent, tally);
+                if matches!(self.phase, Phase::Leaving { .. }) && self.drained && self.unconfirmed(tally) == 0
+                {
+                    self.left(tally, effects);
+                }
+            }
+            Input::Tick => self.tick(tally, now, effects),
+        }
+    }
+
+    fn condition_changed(
+        &mut self,
+        condition: Condition,
+        tally: Tally,
+        now: Instant,
+        effects: &mut Vec<Effect>,
+    ) {
+        let remote_closed = condition.remote_closed;
+        self.condition = condition;
+        match (self.condition.state, &self.phase) {
+            (ConnectionState::Failed, _) if remote_closed => self.remote_closed(tally, effects),
+            (ConnectionState::Failed | ConnectionState::Closed, _) => self.lost(tally, effects),
+            (ConnectionState::Disconnected, Phase::Connected) => {
+                self.phase = Phase::Unstable { until: now + self.limits.grace };
+                effects.push(Effect::Unstable);
+            }
+            (ConnectionState::Connected, Phase::Unstable { .. }) => {
+                self.phase = Phase::Connected;
+                effects.push(Effect::Recovered);
+            }
+            (_, Phase::Connecting) => self.greet(now, effects),
+            _ => {}
+        }
+    }
+
+    fn happened(&mut self, happening: Happening, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        match happening {
+            Happening::Open(channel) => {
+                self.open[channel] = true;
+                self.greet(now, effects);
+            }
+            // A remote that is not of this crate knows nothing of the control channel.
+            Happening::Closed(CONTROL) if self.control().is_none() => {}
+            Happening::Closed(_) => self.remote_closed(tally, effects),
+            Happening::Frame(frame) if self.control().is_some() => self.heard(frame, tally, now, effects),
+            Happening::Frame(_) => {}
+            Happening::BadFrame(_) if self.control().is_none() => {}
+            Happening::BadFrame(error) => self.end_because(
+                |_| PeerFailure::Protocol(error.to_string()),
+                || DisconnectReason::Protocol(error.to_string()),
+                tally,
+                effects,
+            ),
+            Happening::Received => {
+                self.owes_ack = false;
+                effects.push(Effect::Say(Frame::GoodbyeAck { received: tally.received }));
+                match self.phase {
+                    Phase::Connected | Phase::Unstable { .. } => {
+                        self.phase = Phase::Dismissed { until: now + self.limits.farewell };
+                        effects.push(Effect::Drain);
+                    }
+                    // Both leave at the same time.
+                    Phase::Leaving { .. } if self.acknowledged => self.left(tally, effects),
+                    _ => {}
+                }
+            }
+            Happening::Drained => {
+                if let Phase::Leaving { .. } = self.phase {
+                    self.drained = true;
+                    match self.control() {
+                        Some(_) => effects.push(Effect::Say(Frame::Goodbye { sent: tally.sent })),
+                        None if self.unconfirmed(tally) == 0 => self.left(tally, effects),
+                        None => {}
+                    }
+                }
+            }
+            Happening::Stalled => self.end_because(
+                |stage| PeerFailure::ConnectionFailed { stage },
+                || DisconnectReason::TooSlow,
+                tally,
+                effects,
+            ),
+        }
+    }
+
+    fn heard(&mut self, frame: Frame, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        match frame {
+            Frame::Hello { credit, .. } => {
+                if self.heard_hello.is_none() {
+                    self.heard_hello = Some(credit);
+                    self.greet(now, effects);
+                }
+            }
+            Frame::Credit { credit, received, pause } => {
+                self.confirm(received, tally);
+                effects.push(Effect::Credit { limit: credit, pause });
+            }
+            Frame::Goodbye { sent } => {
+                self.owes_ack = true;
+                effects.push(Effect::AwaitReceived(sent));
+            }
+            Frame::GoodbyeAck { received } => {
+                self.confirm(received, tally);
+                self.acknowledged = true;
+                if matches!(self.phase, Phase::Leaving { .. }) && !self.owes_ack {
+                    self.left(tally, effects);
+                }
+            }
+            Frame::Probe { number } => {
+                effects.push(Effect::Say(Frame::Echo { number, received: tally.received }));
+            }
+            Frame::Echo { number, received } => {
+                self.confirm(received, tally);
+                if number == self.probe.number
+                    && let Some(sent) = self.probe.sent.take()
+                {
+                    effects.push(Effect::RoundTrip(now - sent));
+                }
+            }
+        }
+    }
+
+    /// A remote that confirms more than was sent is not believed.
+    fn confirm(&mut self, received: u64, tally: Tally) {
+        self.confirmed = self.confirmed.max(received.min(tally.sent));
+    }
+
+    /// Says hello when it is time, and is connected when all is open and said.
+    fn greet(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let (Phase::Connecting, Some(agreed)) = (&self.phase, self.condition.agreed) else { return };
+        let connected = if agreed.control.is_some() {
+            let open = self.open == [true; 4];
+            // The DTLS server waits: until the client has said hello, it loses what the server sends.
+            if open && !self.said_hello && (agreed.dtls_client || self.heard_hello.is_some()) {
+                self.said_hello = true;
+                effects.push(Effect::SayHello);
+            }
+            self.said_hello && self.heard_hello.is_some()
+        } else {
+            self.open[..CONTROL] == [true; 3]
+        };
+        if connected {
+            self.phase = Phase::Connected;
+            let credit = self.heard_hello.filter(|_| agreed.control.is_some());
+            effects.push(Effect::Connected { credit, max_message_bytes: agreed.max_message_bytes });
+            if agreed.control.is_some() {
+                self.send_probe(now, effects);
+            }
+        }
+    }
+
+    fn send_probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.probe.next = Some(now + PROBE_INTERVAL);
+        // One that is unanswered goes on counting: a late echo is a long round trip.
+        if self.probe.sent.is_none() {
+            self.probe.number += 1;
+            self.probe.sent = Some(now);
+            effects.push(Effect::Say(Frame::Probe { number: self.probe.number }));
+        }
+    }
+
+    fn leave(&mut self, farewell: Farewell, now: Instant, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Connecting => self.end(Exit::Silent, effects),
+            Phase::Connected | Phase::Unstable { .. } if farewell == Farewell::Replaced => {
+                self.end(Exit::Disconnected(DisconnectReason::Replaced), effects);
+            }
+            Phase::Connected | Phase::Unstable { .. } => {
+                self.phase = Phase::Leaving { farewell, until: now + self.limits.farewell };
+                effects.push(Effect::Drain);
+            }
+            // It leaves by itself already.
+            Phase::Dismissed { .. } | Phase::Leaving { .. } | Phase::Over => {}
+        }
+    }
+
+    fn tick(&mut self, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match &self.phase {
+            Phase::Connecting => {
+                let failure = PeerFailure::TimedOut { stage: self.condition.stage, after: now - self.added };
+                self.end(Exit::Failed(failure), effects);
+            }
+            Phase::Connected => self.send_probe(now, effects),
+            Phase::Unstable { .. } => self.lost(tally, effects),
+            Phase::Leaving { .. } => self.left(tally, effects),
+            Phase::Dismissed { .. } => {
+                self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects);
+            }
+            Phase::Over => {}
+        }
+    }
+
+    /// What was to be said is said, or there is no more time for it.
+    fn left(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        let Phase::Leaving { farewell, .. } = self.phase else { return };
+        let reason = match self.unconfirmed(tally) {
+            0 => farewell.reason(),
+            packets => DisconnectReason::Unconfirmed { packets },
+        };
+        self.end(Exit::Disconnected(reason), effects);
+    }
+
+    fn unconfirmed(&self, tally: Tally) -> u64 {
+        tally.waiting + tally.sent - self.confirmed.min(tally.sent)
+    }
+
+    fn remote_closed(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        self.end_because(
+            |stage| PeerFailure::RemoteClosed { stage },
+            || DisconnectReason::RemoteClose,
+            tally,
+            effects,
+        );
+    }
+
+    fn lost(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        self.end_because(
+            |stage| PeerFailure::ConnectionFailed { stage },
+            || DisconnectReason::ConnectionLost,
+            tally,
+            effects,
+        );
+    }
+
+    /// Ends the peer by the reason that fits its phase.
+    fn end_because(
+        &mut self,
+        failure: impl FnOnce(Stage) -> PeerFailure,
+        reason: impl FnOnce() -> DisconnectReason,
+        tally: Tally,
+        effects: &mut Vec<Effect>,
+    ) {
+        match self.phase {
+            // A fresh connection will come, or the time limit.
+            Phase::Connecting if self.limits.renewable => {}
+            Phase::Connecting => self.end(Exit::Failed(failure(self.condition.stage)), effects),
+            Phase::Connected | Phase::Unstable { .. } => self.end(Exit::Disconnected(reason()), effects),
+            Phase::Leaving { .. } => self.left(tally, effects),
+            Phase::Dismissed { .. } => self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects),
+            Phase::Over => {}
+        }
+    }
+
+    fn end(&mut self, exit: Exit, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Over;
+        effects.push(Effect::End(exit));
+    }
+
+    fn control(&self) -> Option<u8> {
+        self.condition.agreed.and_then(|agreed| agreed.control)
+    }
+}
+
+/// The hello of this release.
+pub(crate) fn hello(credit: u64) -> Frame {
+    Frame::Hello { version: CONTROL_VERSION, credit }
+}

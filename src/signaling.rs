@@ -1,0 +1,81 @@
+//! How the members of a mesh find each other: the [`Signaling`] trait, and an in-memory one, [`loopback`].
+//!
+//! A mesh needs somebody who says who is there, and who carries descriptions and candidates between two peers until
+//! they have a connection of their own. That may be a WebSocket server, a chat room, or a sheet of paper. Implement
+//! [`Signaling`] over it and give it to [`MeshBuilder::join`](crate::MeshBuilder::join):
+//!
+//! * [`join`](Signaling::join) says who we are;
+//! * [`next`](Signaling::next) says who came and went, and brings what peers send;
+//! * [`send`](Signaling::send) carries a signal to one peer;
+//! * [`leave`](Signaling::leave) says that we go.
+//!
+//! Signals between two peers are best kept in order. Lost ones cost time: an attempt that does not come up within
+//! the attempt limit is followed by a fresh one.
+//!
+//! Whoever runs the signalling says who is who, and is trusted with that: a mesh encrypts to whom the descriptions
+//! name, and the descriptions come from here.
+
+use async_trait::async_trait;
+
+use crate::connection::Signal;
+use crate::error::SignalingError;
+use crate::id::PeerId;
+
+pub mod loopback;
+
+/// A way to find the other members and to exchange signals with them.
+#[async_trait]
+pub trait Signaling: Send + 'static {
+    /// Joins, and returns the id that we are known by. Called once, before anything else.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps us out; [`MeshBuilder::join`](crate::MeshBuilder::join) fails with it.
+    async fn join(&mut self) -> Result<PeerId, SignalingError>;
+
+    /// The next thing that happens. Peers that were there before us are reported like those that come later.
+    ///
+    /// # Errors
+    ///
+    /// Signalling is gone for good; it is not called again. The owner gets
+    /// [`SignalingLost`](crate::MeshEvent::SignalingLost), and connected peers stay.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped whenever there is something to send, so dropping it must lose nothing.
+    async fn next(&mut self) -> Result<SignalingEvent, SignalingError>;
+
+    /// Carries a signal to a peer. Must not wait for the peer; it is given up after the attempt limit (8 s).
+    ///
+    /// # Errors
+    ///
+    /// [`SignalingError::UnknownPeer`] concerns that peer alone. After another one the mesh goes on as well: if
+    /// signalling is gone, [`next`](Signaling::next) says so.
+    async fn send(&mut self, to: PeerId, signal: Signal) -> Result<(), SignalingError>;
+
+    /// Says that we go. Called once, when the mesh closes; not when it is dropped. Given up after the farewell time.
+    async fn leave(&mut self) {}
+}
+
+/// What signalling reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SignalingEvent {
+    /// A peer is there. One of the two offers; both must be told the same.
+    PeerJoined {
+        /// Who it is.
+        peer: PeerId,
+        /// Whether we offer.
+        we_offer: bool,
+    },
+    /// A peer has left the signalling. If it is still being connected, it is given up, in silence; a peer that is
+    /// connected stays, as its connection knows better whether it lives.
+    PeerLeft(PeerId),
+    /// A peer sends a signal.
+    Signal {
+        /// Who sends it.
+        from: PeerId,
+        /// What it sends.
+        signal: Signal,
+    },
+}

@@ -1,0 +1,138 @@
+//! What the tests share: a leak-checked stage for each promise, meshes on loopback, and readers with a limit.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub(crate) mod sim;
+
+use std::future::Future;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt as _;
+use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::{
+    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnectionConfig, PeerId,
+    TransferMode,
+};
+
+/// How long a test waits for anything before it fails.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// Runs a test on real sockets, one at a time, and checks that it leaves nothing behind: no task of its runtime
+/// alive, and no file descriptor of the process open, within a second of its end.
+pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let metrics = runtime.metrics();
+    let (tasks, files) = (metrics.num_alive_tasks(), open_files());
+    runtime.block_on(async {
+        test.await;
+        let since = Instant::now();
+        loop {
+            let (tasks_now, files_now) = (metrics.num_alive_tasks(), open_files());
+            if tasks_now <= tasks && files_now <= files {
+                break;
+            }
+            assert!(
+                since.elapsed() < Duration::from_secs(1),
+                "left behind: {} tasks, {} file descriptors",
+                tasks_now - tasks.min(tasks_now),
+                files_now - files.min(files_now)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
+
+/// Like [`promise`], on virtual time and the simulated network.
+pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(sim::Network) -> F) {
+    sim::run(seed, |network| async move {
+        let metrics = tokio::runtime::Handle::current().metrics();
+        let tasks = metrics.num_alive_tasks();
+        test(network).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(metrics.num_alive_tasks(), tasks, "tasks left behind");
+    });
+}
+
+fn open_files() -> usize {
+    std::fs::read_dir("/proc/self/fd").map(Iterator::count).unwrap_or(0)
+}
+
+pub(crate) fn id(n: u32) -> PeerId {
+    PeerId::new(n).unwrap()
+}
+
+pub(crate) fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+pub(crate) fn config() -> PeerConnectionConfig {
+    PeerConnectionConfig::new().bind(loopback())
+}
+
+pub(crate) fn builder() -> MeshBuilder {
+    Mesh::builder().connection(config())
+}
+
+/// The next event, within the limit.
+pub(crate) async fn next(mesh: &mut (impl futures::Stream<Item = MeshEvent> + Unpin)) -> MeshEvent {
+    tokio::time::timeout(LIMIT, mesh.next()).await.expect("an event in time").expect("an event, not the end")
+}
+
+/// The next packet; anything else fails the test.
+pub(crate) async fn packet(mesh: &mut (impl futures::Stream<Item = MeshEvent> + Unpin)) -> Packet {
+    match next(mesh).await {
+        MeshEvent::Packet(packet) => packet,
+        other => panic!("a packet was expected, not {other:?}"),
+    }
+}
+
+/// Within the limit, or the test fails.
+pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, what).await.expect("done in time")
+}
+
+/// Full meshes 1 to `n`, joined by a hub, after everybody's `PeerConnected` of everybody else.
+pub(crate) async fn full_mesh(n: u32) -> Vec<Mesh> {
+    full_mesh_of(n, |_| builder()).await
+}
+
+pub(crate) async fn full_mesh_of(n: u32, build: impl Fn(PeerId) -> MeshBuilder) -> Vec<Mesh> {
+    let hub = Hub::new();
+    let mut meshes = Vec::new();
+    for number in 1..=n {
+        meshes.push(build(id(number)).join(hub.join()).await.unwrap());
+    }
+    for mesh in &mut meshes {
+        let mut missing: Vec<PeerId> = (1..=n).map(id).filter(|peer| *peer != mesh.id()).collect();
+        while !missing.is_empty() {
+            match next(mesh).await {
+                MeshEvent::PeerConnected(peer) => missing.retain(|other| *other != peer),
+                other => panic!("{} expected its peers, not {other:?}", mesh.id()),
+            }
+        }
+    }
+    meshes
+}
+
+pub(crate) async fn pair() -> (Mesh, Mesh) {
+    let mut meshes = full_mesh(2).await.into_iter();
+    (meshes.next().unwrap(), meshes.next().unwrap())
+}
+
+/// Closes all of them, one after another, within the limit.
+pub(crate) async fn close_all(meshes: Vec<Mesh>) {
+    for mesh in meshes {
+        in_time(mesh.handle().close()).await;
+    }
+}
+
+pub(crate) fn of(mode: TransferMode, to: u32, payload: impl Into<bytes::Bytes>) -> OutgoingPacket {
+    OutgoingPacket::new(id(to), mode, payload)
+}
+
+pub(crate) fn left(peer: u32, reason: DisconnectReason) -> MeshEvent {
+    MeshEvent::PeerDisconnected(id(peer), reason)
+}
