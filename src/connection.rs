@@ -353,7 +353,8 @@ impl PeerConnection {
                 ..Default::default()
             };
             let made = self.inner.library.create_data_channel(label, Some(init)).await;
-            channels.push(Channel::new(made.map_err(|error| NotOpened::Failed(library_error(&error)))?));
+            let channel = made.map_err(|error| NotOpened::Failed(library_error(&error)))?;
+            channels.push(Channel::new(channel, self.inner.shared.progress.clone()));
         }
         negotiation.claimed = true;
         channels.try_into().map_err(|_| NotOpened::NotNew)

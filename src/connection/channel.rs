@@ -4,11 +4,15 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use futures::{FutureExt as _, Stream as _, future::BoxFuture};
+use tokio::time::timeout;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
+
+use super::runtime::Progress;
 
 /// What a channel reports.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,6 +25,42 @@ pub(crate) enum ChannelEvent {
     Closed,
 }
 
+/// How far the reading of a channel has come.
+enum Reading {
+    Open(Arc<dyn DataChannel>),
+    /// The close was reported; messages that arrived before it may still come.
+    Closing(Arc<dyn DataChannel>),
+    Over,
+}
+
+/// The library reports a close before messages of the same burst of datagrams, and after the close it may never end
+/// the channel. So what comes within this time after a close is taken, and the time ends the channel.
+const LAST_MESSAGES: Duration = Duration::from_millis(20);
+
+async fn next_event(mut reading: Reading) -> Option<(ChannelEvent, Reading)> {
+    loop {
+        let event = match &reading {
+            Reading::Open(channel) => channel.poll().await,
+            Reading::Closing(channel) => timeout(LAST_MESSAGES, channel.poll()).await.ok().flatten(),
+            Reading::Over => return None,
+        };
+        match event {
+            Some(DataChannelEvent::OnOpen) => return Some((ChannelEvent::Open, reading)),
+            Some(DataChannelEvent::OnMessage(message)) => {
+                return Some((ChannelEvent::Message(message.data.freeze()), reading));
+            }
+            Some(DataChannelEvent::OnClose) => {
+                reading = match reading {
+                    Reading::Open(channel) | Reading::Closing(channel) => Reading::Closing(channel),
+                    Reading::Over => Reading::Over,
+                };
+            }
+            Some(_) => {}
+            None => return Some((ChannelEvent::Closed, Reading::Over)),
+        }
+    }
+}
+
 /// A channel could not send, as it is closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ChannelClosed;
@@ -30,31 +70,32 @@ pub(crate) struct Channel {
     inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
     sending: Option<BoxFuture<'static, webrtc::error::Result<()>>>,
+    progress: Arc<Progress>,
+    /// Messages taken since the driver was nudged.
+    taken: usize,
 }
 
+/// How many messages are taken between two nudges of the driver (see [`Progress::nudge`]), which takes 256 out of
+/// SCTP at a time: often enough that of 256, however they spread over the four channels, there is one among them.
+const NUDGE_EVERY: usize = 64;
+
 impl Channel {
-    pub(super) fn new(inner: Arc<dyn DataChannel>) -> Channel {
-        let events = futures::stream::unfold(Some(inner.clone()), |inner| async {
-            let inner = inner?;
-            loop {
-                match inner.poll().await {
-                    Some(DataChannelEvent::OnOpen) => return Some((ChannelEvent::Open, Some(inner))),
-                    Some(DataChannelEvent::OnMessage(message)) => {
-                        return Some((ChannelEvent::Message(message.data.freeze()), Some(inner)));
-                    }
-                    // `None` may never come after `OnClose`, so that is the end.
-                    Some(DataChannelEvent::OnClose) | None => return Some((ChannelEvent::Closed, None)),
-                    Some(_) => {}
-                }
-            }
-        });
-        Channel { inner, events: events.boxed(), sending: None }
+    pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>) -> Channel {
+        let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).boxed();
+        Channel { inner, events, sending: None, progress, taken: 0 }
     }
 
     /// The next event. After [`ChannelEvent::Closed`] never again ready.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ChannelEvent> {
         match Pin::new(&mut self.events).poll_next(cx) {
-            Poll::Ready(Some(event)) => Poll::Ready(event),
+            Poll::Ready(Some(event)) => {
+                self.taken += 1;
+                if self.taken >= NUDGE_EVERY {
+                    self.taken = 0;
+                    self.progress.nudge();
+                }
+                Poll::Ready(event)
+            }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }

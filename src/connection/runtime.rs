@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with four cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with five cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -10,19 +10,23 @@
 //!   driver's sleep after a received datagram is [`HURRY`] at the most.
 //! * **Small socket buffers.** A burst of segmented sends overflows the kernel's default buffers, and throughput
 //!   falls to a tenth. Every socket asks for [`SOCKET_BUFFER_BYTES`]; the kernel grants what it allows.
+//! * **The forgotten messages.** The driver takes 256 messages at the most out of SCTP when a datagram arrives, and
+//!   looks for more only at the next datagram: a burst of small messages stands still for up to a second. So whoever
+//!   takes messages asks for more by [`Progress::nudge`], which hands the driver a datagram that means nothing.
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::task::AtomicWaker;
 use tokio_util::sync::CancellationToken;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
@@ -38,6 +42,8 @@ const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 /// When a handshake datagram is sent again, counted from its first sending.
 const REPEATS: [Duration; 3] =
     [Duration::from_millis(60), Duration::from_millis(200), Duration::from_millis(500)];
+
+const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -60,6 +66,9 @@ pub(super) struct Progress {
     open: AtomicBool,
     /// When the last datagram was received, while the connection was being made.
     heard: Mutex<Option<Instant>>,
+    /// A datagram that means nothing is to be received, and the socket that is waiting for one.
+    nudged: AtomicBool,
+    receiver: AtomicWaker,
     /// The driver has ended.
     pub(super) ended: CancellationToken,
 }
@@ -67,6 +76,13 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn set_open(&self) {
         self.open.store(true, Ordering::Release);
+    }
+
+    /// Makes the driver look for messages that it has left in SCTP.
+    pub(super) fn nudge(&self) {
+        if !self.nudged.swap(true, Ordering::AcqRel) {
+            self.receiver.wake();
+        }
     }
 
     fn is_open(&self) -> bool {
@@ -211,6 +227,10 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        self.progress.receiver.register(cx.waker());
+        if self.progress.nudged.swap(false, Ordering::AcqRel) {
+            return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
+        }
         let received = self.base.poll_recv(cx, bufs, meta);
         if !self.progress.is_open()
             && let Poll::Ready(Ok(count)) = received
@@ -234,7 +254,22 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
+/// A STUN binding indication (RFC 8489 section 5), which ICE takes without a word.
+const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
 impl Socket {
+    /// A datagram that means nothing, from nobody: so it is no sign of life of the remote.
+    fn receive_nothing(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
+        let (Some(buf), Some(meta)) = (bufs.first_mut().and_then(|buf| buf.get_mut(..20)), meta.first_mut())
+        else {
+            return 0;
+        };
+        buf.copy_from_slice(&INDICATION);
+        *meta = RecvMeta::default();
+        (meta.addr, meta.len, meta.stride) = (NOBODY, INDICATION.len(), INDICATION.len());
+        1
+    }
+
     /// Sends a handshake datagram again until something new is heard. The task ends with the connection.
     fn repeat(&self, transmit: &Transmit<'_>) {
         let (handshake, progress) = (self.handshake.clone(), self.progress.clone());

@@ -63,6 +63,9 @@ impl Drop for ClosedOnDrop {
     }
 }
 
+/// How long the end waits for what is to be said on the control channel to be handed to SCTP.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Closing takes 100 ms at the most; should it ever take longer, it goes on without us.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
@@ -136,6 +139,7 @@ impl Running {
         let mut effects = Vec::new();
         let exit = 'life: loop {
             let input = self.listen().await;
+            tracing::trace!(?input);
             self.state.handle(input, self.tally(), Instant::now(), &mut effects);
             for effect in effects.drain(..) {
                 if let Some(exit) = self.perform(effect).await {
@@ -145,6 +149,8 @@ impl Running {
         };
         tracing::debug!(?exit, "over");
         self.ears.outbox.close();
+        // An acknowledgement may be among the last words; to a remote that hears them that is a matter of one turn.
+        let _ = timeout(LAST_WORDS, poll_fn(|cx| self.channels.poll_said(cx))).await;
         let _ = timeout(CLOSE_LIMIT, self.connection.0.close()).await;
         exit
     }
@@ -204,6 +210,7 @@ impl Running {
 
     /// Acts. The reports are the only wait, for a supervisor that waits for nobody.
     async fn perform(&mut self, effect: Effect) -> Option<Exit> {
+        tracing::trace!(?effect);
         match effect {
             Effect::Say(frame) => self.channels.say(frame),
             Effect::SayHello => self.channels.say(hello(self.channels.window_bytes())),

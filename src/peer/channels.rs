@@ -229,6 +229,17 @@ impl Channels {
         Poll::Pending
     }
 
+    /// Waits until everything that was to be said is handed to SCTP, or never will be.
+    pub(crate) fn poll_said(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(sent) = self.poll_send(CONTROL, cx) {
+            if sent.is_err() {
+                return Poll::Ready(());
+            }
+        }
+        let said = self.frames.is_empty() && !self.channels[CONTROL].is_sending();
+        if said { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Sends the next message of a channel. Pending is also: there is none.
     fn poll_send(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
         std::task::ready!(self.channels[channel].poll_ready(cx))?;

@@ -89,6 +89,8 @@ pub(crate) struct State {
     drained: bool,
     /// The remote said goodbye, and has no acknowledgement yet.
     owes_ack: bool,
+    /// It could have one, but we have not said our own goodbye yet.
+    ack_held: bool,
     /// The remote has acknowledged our goodbye.
     acknowledged: bool,
     probe: Probe,
@@ -135,6 +137,7 @@ impl State {
             confirmed: 0,
             drained: false,
             owes_ack: false,
+            ack_held: false,
             acknowledged: false,
             probe: Probe { number: 0, sent: None, next: None },
         }
@@ -151,7 +154,7 @@ impl State {
             Phase::Connecting => Some(self.added + self.limits.handshake),
             Phase::Connected => self.probe.next,
             Phase::Unstable { until } => Some(*until),
-            Phase::Leaving { until, .. } | Phase::Dismissed { until } => Some(*until),
+            Phase::Leaving { until, .. } | Phase::Dismissed { until, .. } => Some(*until),
             Phase::Over => None,
         }
     }
@@ -219,24 +222,33 @@ impl State {
                 tally,
                 effects,
             ),
-            Happening::Received => {
-                self.owes_ack = false;
-                effects.push(Effect::Say(Frame::GoodbyeAck { received: tally.received }));
-                match self.phase {
-                    Phase::Connected | Phase::Unstable { .. } => {
-                        self.phase = Phase::Dismissed { until: now + self.limits.farewell };
-                        effects.push(Effect::Drain);
+            Happening::Received => match self.phase {
+                // Both leave at the same time. Whoever has its acknowledgement closes, so ours goes after our own
+                // goodbye: then the remote knows that it owes us one.
+                Phase::Leaving { .. } if !self.drained => self.ack_held = true,
+                Phase::Leaving { .. } => {
+                    self.acknowledge(tally, effects);
+                    if self.acknowledged {
+                        self.left(tally, effects);
                     }
-                    // Both leave at the same time.
-                    Phase::Leaving { .. } if self.acknowledged => self.left(tally, effects),
-                    _ => {}
                 }
-            }
+                Phase::Connected | Phase::Unstable { .. } => {
+                    self.acknowledge(tally, effects);
+                    self.phase = Phase::Dismissed { told: false, until: now + self.limits.farewell };
+                    effects.push(Effect::Drain);
+                }
+                Phase::Connecting | Phase::Dismissed { .. } | Phase::Over => {}
+            },
             Happening::Drained => {
                 if let Phase::Leaving { .. } = self.phase {
                     self.drained = true;
                     match self.control() {
-                        Some(_) => effects.push(Effect::Say(Frame::Goodbye { sent: tally.sent })),
+                        Some(_) => {
+                            effects.push(Effect::Say(Frame::Goodbye { sent: tally.sent }));
+                            if std::mem::take(&mut self.ack_held) {
+                                self.acknowledge(tally, effects);
+                            }
+                        }
                         None if self.unconfirmed(tally) == 0 => self.left(tally, effects),
                         None => {}
                     }
@@ -288,6 +300,11 @@ impl State {
         }
     }
 
+    fn acknowledge(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        self.owes_ack = false;
+        effects.push(Effect::Say(Frame::GoodbyeAck { received: tally.received }));
+    }
+
     /// A remote that confirms more than was sent is not believed.
     fn confirm(&mut self, received: u64, tally: Tally) {
         self.confirmed = self.confirmed.max(received.min(tally.sent));
@@ -328,7 +345,7 @@ impl State {
     }
 
     fn leave(&mut self, farewell: Farewell, now: Instant, effects: &mut Vec<Effect>) {
-        match self.phase {
+        match &mut self.phase {
             Phase::Connecting => self.end(Exit::Silent, effects),
             Phase::Connected | Phase::Unstable { .. } if farewell == Farewell::Replaced => {
                 self.end(Exit::Disconnected(DisconnectReason::Replaced), effects);
@@ -338,7 +355,8 @@ impl State {
                 effects.push(Effect::Drain);
             }
             // It leaves by itself already.
-            Phase::Dismissed { .. } | Phase::Leaving { .. } | Phase::Over => {}
+            Phase::Dismissed { told, .. } => *told = true,
+            Phase::Leaving { .. } | Phase::Over => {}
         }
     }
 
@@ -354,9 +372,7 @@ impl State {
             Phase::Connected => self.send_probe(now, effects),
             Phase::Unstable { .. } => self.lost(tally, effects),
             Phase::Leaving { .. } => self.left(tally, effects),
-            Phase::Dismissed { .. } => {
-                self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects);
-            }
+            Phase::Dismissed { .. } => self.dismissed(tally, effects),
             Phase::Over => {}
         }
     }
@@ -367,6 +383,16 @@ impl State {
         let reason = match self.unconfirmed(tally) {
             0 => farewell.reason(),
             packets => DisconnectReason::Unconfirmed { packets },
+        };
+        self.end(Exit::Disconnected(reason), effects);
+    }
+
+    /// The remote has gone. If our owner wanted to leave too, what was accepted for the remote was to be confirmed.
+    fn dismissed(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        let Phase::Dismissed { told, .. } = self.phase else { return };
+        let reason = match self.unconfirmed(tally) {
+            packets if told && packets > 0 => DisconnectReason::Unconfirmed { packets },
+            _ => DisconnectReason::RemoteClose,
         };
         self.end(Exit::Disconnected(reason), effects);
     }
@@ -407,7 +433,7 @@ impl State {
             Phase::Connecting => self.end(Exit::Failed(failure(self.condition.stage)), effects),
             Phase::Connected | Phase::Unstable { .. } => self.end(Exit::Disconnected(reason()), effects),
             Phase::Leaving { .. } => self.left(tally, effects),
-            Phase::Dismissed { .. } => self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects),
+            Phase::Dismissed { .. } => self.dismissed(tally, effects),
             Phase::Over => {}
         }
     }

@@ -23,6 +23,9 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .try_init();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let metrics = runtime.metrics();
     let (tasks, files) = (metrics.num_alive_tasks(), open_files());

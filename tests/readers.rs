@@ -1,0 +1,176 @@
+//! Readers that sleep, links that are slow: who waits, who is told, and who does not notice.
+
+mod support;
+
+use std::time::{Duration, Instant};
+
+use support::*;
+use webrtc_mesh::{
+    DisconnectReason, Mesh, MeshEvent, MeshHandle, OutgoingPacket, TransferMode, TrySendError,
+};
+
+async fn flood(
+    handle: MeshHandle,
+    to: u32,
+    packets: u32,
+    bytes: usize,
+) -> Result<(), webrtc_mesh::SendError> {
+    for n in 0..packets {
+        let mut payload = vec![0; bytes];
+        payload[..4].copy_from_slice(&n.to_be_bytes());
+        handle.send(OutgoingPacket::reliable(id(to), payload)).await?;
+    }
+    Ok(())
+}
+
+async fn expect_flood(mesh: &mut Mesh, packets: u32) {
+    for n in 0..packets {
+        assert_eq!(packet(mesh).await.payload[..4], n.to_be_bytes());
+    }
+}
+
+async fn sleeps_for(time: Duration, bytes: usize) {
+    let mut meshes = full_mesh_of(2, |_| builder().stall_limit(Duration::from_secs(120))).await;
+    let mut reader = meshes.pop().unwrap();
+    let sender = meshes.pop().unwrap();
+    let sending = tokio::spawn(flood(sender.handle(), 2, 10_000, bytes));
+    tokio::time::sleep(time).await;
+    let woken = Instant::now();
+    expect_flood(&mut reader, 10_000).await;
+    println!("all there {:?} after waking", woken.elapsed());
+    assert!(woken.elapsed() < Duration::from_secs(8), "within seconds of waking");
+    sending.await.unwrap().unwrap();
+    close_all(vec![sender, reader]).await;
+}
+
+#[test]
+fn ten_thousand_packets_to_a_reader_that_sleeps_1_s_all_arrive_in_order() {
+    promise(sleeps_for(Duration::from_secs(1), 1024));
+}
+
+#[test]
+fn ten_thousand_packets_to_a_reader_that_sleeps_40_s_all_arrive_in_order() {
+    promise(sleeps_for(Duration::from_secs(40), 1024));
+}
+
+#[test]
+fn a_reader_asleep_past_the_stall_limit_leaves_with_too_slow_and_nobody_else_notices() {
+    promise(async {
+        let mut meshes = full_mesh_of(3, |_| builder().stall_limit(Duration::from_secs(2))).await;
+        let sleeper = meshes.pop().unwrap();
+        let mut other = meshes.pop().unwrap();
+        let mut sender = meshes.pop().unwrap();
+        let flooding = tokio::spawn(flood(sender.handle(), 3, 100_000, 1024));
+        let handle = sender.handle();
+        let chatting = tokio::spawn(async move {
+            for n in 0..300_u32 {
+                handle.send(OutgoingPacket::reliable(id(2), n.to_be_bytes().to_vec())).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let mut slowest = Duration::ZERO;
+        let mut last = Instant::now();
+        for n in 0..300_u32 {
+            assert_eq!(packet(&mut other).await.payload[..4], n.to_be_bytes());
+            slowest = slowest.max(last.elapsed());
+            last = Instant::now();
+        }
+        println!("the longest pause of the other was {slowest:?}");
+        assert!(slowest < Duration::from_millis(500));
+        assert_eq!(next(&mut sender).await, left(3, DisconnectReason::TooSlow));
+        assert!(flooding.await.unwrap().is_err());
+        chatting.await.unwrap();
+        close_all(vec![sender, other, sleeper]).await;
+    });
+}
+
+#[test]
+fn a_full_queue_gives_the_packet_back_and_the_sink_waits_while_handles_go_on() {
+    promise(async {
+        let mut meshes = full_mesh_of(3, |_| builder().send_queue_bytes(10_000)).await;
+        let mut third = meshes.pop().unwrap();
+        let mut reader = meshes.pop().unwrap();
+        let mut sender = meshes.pop().unwrap();
+        let handle = sender.handle();
+        let packet_to = |to| OutgoingPacket::reliable(id(to), vec![7; 60_000]);
+        let mut taken = 0_u32;
+        // The queue, the credits of the reader who does not read, and what is under way.
+        let full = loop {
+            match handle.try_send(packet_to(2)) {
+                Ok(()) => taken += 1,
+                Err(TrySendError::Full(packet)) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    if handle.try_send(packet.clone()).is_err() {
+                        break packet;
+                    }
+                    taken += 1;
+                }
+                Err(other) => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(full, packet_to(2));
+        let mut sink = std::pin::Pin::new(&mut sender);
+        use futures::SinkExt as _;
+        in_time(sink.feed(packet_to(2))).await.unwrap();
+        let not_ready = futures::future::poll_fn(|cx| {
+            std::task::Poll::Ready(futures::Sink::poll_ready(sink.as_mut(), cx).is_pending())
+        });
+        assert!(not_ready.await, "the sink waits for the full peer");
+        handle.try_send(packet_to(3)).unwrap();
+        assert_eq!(packet(&mut third).await.payload.len(), 60_000);
+        for _ in 0..taken + 1 {
+            packet(&mut reader).await;
+        }
+        in_time(sender.flush()).await.unwrap();
+        close_all(vec![sender, reader, third]).await;
+    });
+}
+
+#[test]
+fn a_backlog_of_reliable_packets_hardly_delays_the_other_modes() {
+    promise(async {
+        let (sender, reader) = pair().await;
+        let (_, mut events) = reader.split();
+        let start = Instant::now();
+        let flooding = tokio::spawn(flood(sender.handle(), 2, 20_000, 16_384));
+        let handle = sender.handle();
+        let ticking = tokio::spawn(async move {
+            loop {
+                let now = (start.elapsed().as_micros() as u64).to_be_bytes().to_vec();
+                for mode in [TransferMode::Unreliable, TransferMode::UnreliableOrdered] {
+                    if handle.try_send(of(mode, 2, now.clone())).is_err() {
+                        return;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        let mut latencies = [Vec::new(), Vec::new()];
+        let mut reliable = 0;
+        while reliable < 20_000 {
+            match next(&mut events).await {
+                MeshEvent::Packet(packet) if packet.mode == TransferMode::Reliable => reliable += 1,
+                MeshEvent::Packet(packet) => {
+                    let sent = u64::from_be_bytes(packet.payload[..].try_into().unwrap());
+                    latencies[packet.mode as usize].push(start.elapsed().as_micros() as u64 - sent);
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        let rate = 20_000.0 * 16_384.0 / start.elapsed().as_secs_f64() / 1e6;
+        for (mode, latencies) in latencies.iter_mut().enumerate() {
+            latencies.sort_unstable();
+            let p99 = latencies[latencies.len() * 99 / 100];
+            println!(
+                "{rate:.0} MB/s, mode {mode}: {} packets, p50 {} µs, p99 {p99} µs",
+                latencies.len(),
+                latencies[latencies.len() / 2]
+            );
+            assert!(p99 < 250_000, "p99 {p99} µs");
+        }
+        ticking.abort();
+        flooding.await.unwrap().unwrap();
+        drop(events);
+        close_all(vec![sender]).await;
+    });
+}
