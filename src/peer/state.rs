@@ -107,8 +107,9 @@ enum Phase {
         farewell: Farewell,
         until: Instant,
     },
-    /// The remote said goodbye and has our acknowledgement; it closes.
+    /// The remote said goodbye and has our acknowledgement; it closes. We may be told to leave meanwhile.
     Dismissed {
+        told: bool,
         until: Instant,
     },
     Over,
