@@ -97,6 +97,9 @@ pub enum DisconnectReason {
 
     /// The task of this peer panicked. A bug, of this crate or of one below it; the other peers go on.
     Panicked,
+
+    /// The runtime was shut down under the mesh, so nothing was flushed. [`MeshHandle::close`](crate::MeshHandle::close) first.
+    Aborted,
 }
 
 impl fmt::Display for DisconnectReason {
@@ -113,6 +116,7 @@ impl fmt::Display for DisconnectReason {
             }
             DisconnectReason::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
             DisconnectReason::Panicked => f.write_str("the peer's task panicked"),
+            DisconnectReason::Aborted => f.write_str("the runtime was shut down under the mesh"),
         }
     }
 }

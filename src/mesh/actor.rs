@@ -34,6 +34,8 @@ pub(super) struct Supervisor {
     signaling: Option<JoinHandle<()>>,
     limits: Limits,
     bounds: Bounds,
+    /// Comes last, when this task ends, however it does.
+    _end: End,
 }
 
 /// Reports that wait for the supervisor, which waits for nobody: one from each peer of a large mesh at once.
@@ -57,6 +59,7 @@ impl Supervisor {
     ) -> Supervisor {
         let (report_to, reports) = mpsc::channel(REPORTS);
         Supervisor {
+            _end: End(shared.clone()),
             shared,
             commands,
             state,
@@ -80,8 +83,6 @@ impl Supervisor {
 
     /// Runs until the mesh is closed, or its owner has dropped it.
     pub(super) async fn run(mut self) {
-        // Whatever ends this task, a panic or the end of the runtime too, ends the mesh for everyone who holds it.
-        let _end = End(self.shared.clone());
         let shared = self.shared.clone();
         let _signaling = self.signaling.as_ref().map(|task| AbortOnDrop(task.abort_handle()));
         let mut effects = Vec::new();
@@ -133,13 +134,11 @@ impl Supervisor {
             Input::Ended(life, exit) => {
                 let Some(peer) = self.lives.remove(&life) else { return };
                 let opened = self.state.member(peer).is_some_and(|member| member.open);
-                let exit = exit.unwrap_or_else(|error| {
-                    tracing::error!(%peer, %error, "the peer's task panicked");
-                    if opened {
-                        Exit::Disconnected(DisconnectReason::Panicked)
-                    } else {
-                        Exit::Failed(PeerFailure::Panicked)
-                    }
+                let exit = exit.unwrap_or_else(|error| match (error.is_cancelled(), opened) {
+                    (true, true) => Exit::Disconnected(DisconnectReason::Aborted),
+                    (true, false) => Exit::Silent,
+                    (false, true) => Exit::Disconnected(DisconnectReason::Panicked),
+                    (false, false) => Exit::Failed(PeerFailure::Panicked),
                 });
                 if let Some(entry) = self.registry().remove(&peer) {
                     entry.connected.store(false, Ordering::Release);
@@ -251,6 +250,21 @@ impl Supervisor {
     }
 }
 
+/// Whoever is still there when this task ends is gone with it: the mesh was dropped (then nobody hears of it), the
+/// runtime shuts down, or this task has panicked.
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let mut effects = Vec::new();
+        for (life, peer) in std::mem::take(&mut self.lives) {
+            let exit = Exit::Disconnected(DisconnectReason::Aborted);
+            self.state.ended(peer, life, exit, &mut effects);
+        }
+        for effect in effects {
+            self.perform(effect);
+        }
+    }
+}
+
 struct AbortOnDrop(tokio::task::AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -260,6 +274,7 @@ impl Drop for AbortOnDrop {
 }
 
 /// The end of the mesh, for everyone who holds it.
+#[derive(Debug)]
 struct End(Arc<Shared>);
 
 impl Drop for End {

@@ -239,12 +239,6 @@ impl Inbox {
         Poll::Ready(Some(event))
     }
 
-    /// Whether the end was read.
-    pub(crate) fn is_over(&self) -> bool {
-        let state = self.lock();
-        state.finished && state.turns.is_empty() && state.book.membership.is_empty()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

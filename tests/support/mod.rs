@@ -1,6 +1,7 @@
 //! What the tests share: a leak-checked stage for each promise, meshes on loopback, and readers with a limit.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub(crate) mod bare;
 pub(crate) mod sim;
 
 use std::future::Future;
