@@ -1,31 +1,299 @@
-//! Links that come up and stay up on bad networks. Virtual time, the real ICE, DTLS and SCTP.
+//! Links that come up and stay up on bad networks, or say why not. Virtual time; the real ICE, DTLS and SCTP.
 
 mod support;
 
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use support::sim::Network;
 use support::*;
+use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
-use webrtc_mesh::{MeshEvent, OutgoingPacket};
+use webrtc_mesh::{
+    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerFailure, PeerId, Signaling as _, Stage,
+    Target,
+};
+
+/// Meshes 1 to `n` on hosts of these names.
+async fn join_all(network: &Network, hub: &Hub, n: u32, build: impl Fn() -> MeshBuilder) -> Vec<Mesh> {
+    let mut meshes = Vec::new();
+    for n in 1..=n {
+        let config = config().runtime(network.runtime(&n.to_string()));
+        meshes.push(build().connection(config).join(hub.join_as(id(n))).await.unwrap());
+    }
+    meshes
+}
+
+/// Until everyone has everyone; the time it took. Anything but that and `limit` fails the test.
+async fn all_connected(meshes: &mut [Mesh], limit: Duration) -> Duration {
+    let since = Instant::now();
+    let n = meshes.len();
+    let all = futures::future::join_all(meshes.iter_mut().map(async |mesh| {
+        for _ in 1..n {
+            match mesh.next().await {
+                Some(MeshEvent::PeerConnected(_)) => {}
+                other => panic!("{}: {other:?} after {:?}", mesh.id(), since.elapsed()),
+            }
+        }
+    }));
+    tokio::time::timeout(limit, all).await.expect("full in time");
+    since.elapsed()
+}
+
+async fn sim_pair(network: &Network, build: impl Fn() -> MeshBuilder) -> (Mesh, Mesh) {
+    let mut meshes = join_all(network, &Hub::new(), 2, build).await;
+    all_connected(&mut meshes, LIMIT).await;
+    let two = meshes.pop().unwrap();
+    (meshes.pop().unwrap(), two)
+}
 
 #[test]
-fn every_link_comes_up_at_5_percent_loss() {
-    let mut slowest = Duration::ZERO;
-    for seed in 0..100 {
-        simulated(seed, |network| async move {
-            network.set_loss(0.05);
-            let hub = Hub::new();
-            let mut meshes = Vec::new();
-            for n in 1..=2 {
-                let config = config().runtime(network.runtime(&n.to_string()));
-                meshes.push(builder().connection(config).join(hub.join()).await.unwrap());
+fn every_link_comes_up_at_5_percent_loss_and_at_20() {
+    for (loss, seeds, limit) in [(0.05, 0..100, 8), (0.2, 100..150, 30)] {
+        for seed in seeds {
+            simulated(seed, |network| async move {
+                network.set_loss(loss);
+                let mut meshes = join_all(&network, &Hub::new(), 2, Mesh::builder).await;
+                all_connected(&mut meshes, Duration::from_secs(limit)).await;
+                network.set_loss(0.0);
+                close_all(meshes).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn a_mesh_of_8_is_full_and_talks_at_5_percent_loss() {
+    simulated(8, |network| async move {
+        network.set_loss(0.05);
+        let mut meshes = join_all(&network, &Hub::new(), 8, Mesh::builder).await;
+        all_connected(&mut meshes, Duration::from_secs(15)).await;
+        for mesh in &meshes {
+            for n in 0..100_u8 {
+                mesh.handle().try_send(OutgoingPacket::reliable(Target::All, vec![n])).unwrap();
             }
-            let since = tokio::time::Instant::now();
-            assert_eq!(next(&mut meshes[0]).await, MeshEvent::PeerConnected(id(2)));
-            assert_eq!(next(&mut meshes[1]).await, MeshEvent::PeerConnected(id(1)));
-            println!("{seed}: {:?}", since.elapsed());
+        }
+        for mesh in &mut meshes {
+            let mut expected = std::collections::BTreeMap::<PeerId, u8>::new();
+            for _ in 0..700 {
+                let packet = packet(mesh).await;
+                let next = expected.entry(packet.from).or_default();
+                assert_eq!(packet.payload[0], *next, "in order");
+                *next += 1;
+            }
+        }
+        network.set_loss(0.0);
+        close_all(meshes).await;
+    });
+}
+
+/// The library never answers the ClientHello again whose answer was lost.
+#[test]
+fn a_lost_flight_of_the_dtls_server_does_not_hang_the_link() {
+    for lost in 1..=6 {
+        simulated(lost, |network| async move {
+            let mut left = lost;
+            network.drop_if(move |datagram| {
+                let handshake = datagram.from_host == "2" && matches!(datagram.bytes.first(), Some(20 | 22));
+                let drop = handshake && left > 0;
+                left -= u64::from(drop);
+                drop
+            });
+            let mut meshes = join_all(&network, &Hub::new(), 2, Mesh::builder).await;
+            let took = all_connected(&mut meshes, LIMIT).await;
+            assert!(took < Duration::from_secs(3), "{lost} lost: {took:?}");
             close_all(meshes).await;
         });
     }
-    let _ = &mut slowest;
+}
+
+#[test]
+fn an_attempt_that_is_not_up_in_time_is_followed_by_a_fresh_one() {
+    simulated(1, |network| async move {
+        // The first connection of each host never hears a DTLS datagram.
+        let mut first = std::collections::HashSet::new();
+        network.drop_if(move |datagram| {
+            if first.len() < 2 {
+                first.insert(datagram.from);
+            }
+            first.contains(&datagram.from) && matches!(datagram.bytes.first(), Some(20..=63))
+        });
+        let mut meshes = join_all(&network, &Hub::new(), 2, Mesh::builder).await;
+        let took = all_connected(&mut meshes, LIMIT).await;
+        assert!(took > Duration::from_secs(8) && took < Duration::from_secs(12), "{took:?}");
+        meshes[0].handle().try_send(OutgoingPacket::reliable(id(2), "at last")).unwrap();
+        assert_eq!(&packet(&mut meshes[1]).await.payload[..], b"at last");
+        close_all(meshes).await;
+    });
+}
+
+#[test]
+fn a_peer_that_cannot_be_connected_fails_with_the_stage_it_was_stuck_in() {
+    let fails = |what: &'static str, stage: Stage, drop: fn(Option<&u8>) -> bool| {
+        simulated(3, |network| async move {
+            network.drop_if(move |datagram| drop(datagram.bytes.first()));
+            let mut meshes = join_all(&network, &Hub::new(), 2, Mesh::builder).await;
+            let since = Instant::now();
+            for mesh in &mut meshes {
+                match tokio::time::timeout(Duration::from_secs(40), mesh.next()).await.unwrap() {
+                    Some(MeshEvent::PeerFailed(_, failure @ PeerFailure::TimedOut { .. })) => {
+                        println!("{what}: {failure}");
+                        let PeerFailure::TimedOut { stage: stuck, .. } = failure else { unreachable!() };
+                        assert_eq!(stuck, stage, "{what}");
+                    }
+                    other => panic!("{what}: {other:?}"),
+                }
+            }
+            assert!(since.elapsed().as_secs_f64() < 31.0, "{what}: {:?}", since.elapsed());
+            close_all(meshes).await;
+        });
+    };
+    fails("nothing passes", Stage::Ice, |_| true);
+    fails("only STUN passes", Stage::Dtls, |first| matches!(first, Some(20..=63)));
+    fails("no application data passes", Stage::Channels, |first| matches!(first, Some(23)));
+}
+
+#[test]
+fn a_peer_that_never_answers_fails_in_signalling() {
+    simulated(4, |network| async move {
+        let hub = Hub::new();
+        let mut meshes = join_all(&network, &hub, 1, Mesh::builder).await;
+        let mut silent = hub.join_as(id(2));
+        silent.join().await.unwrap();
+        match tokio::time::timeout(Duration::from_secs(40), meshes[0].next()).await.unwrap() {
+            Some(MeshEvent::PeerFailed(peer, PeerFailure::TimedOut { stage: Stage::Signaling, after })) => {
+                assert_eq!((peer, after.as_secs()), (id(2), 30));
+            }
+            other => panic!("{other:?}"),
+        }
+        close_all(meshes).await;
+    });
+}
+
+#[test]
+fn a_short_blackout_is_survived_and_loses_nothing() {
+    simulated(5, |network| async move {
+        let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+        let handle = one.handle();
+        let sending = tokio::spawn(async move {
+            for n in 0..200_u32 {
+                handle.send(OutgoingPacket::reliable(id(2), n.to_be_bytes().to_vec())).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let dark = network.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            dark.blackout(true);
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            dark.blackout(false);
+        });
+        let mut expected = 0_u32;
+        let mut membership = Vec::new();
+        while expected < 200 {
+            match next(&mut two).await {
+                MeshEvent::Packet(packet) => {
+                    assert_eq!(packet.payload[..], expected.to_be_bytes());
+                    expected += 1;
+                }
+                other => membership.push(other),
+            }
+        }
+        assert_eq!(membership, [MeshEvent::PeerUnstable(id(1)), MeshEvent::PeerRecovered(id(1))]);
+        sending.await.unwrap();
+        close_all(vec![one, two]).await;
+    });
+}
+
+#[test]
+fn a_peer_that_is_cut_off_is_unstable_within_4_s_and_gone_after_the_grace_time() {
+    simulated(6, |network| async move {
+        let (mut one, two) = sim_pair(&network, Mesh::builder).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let since = Instant::now();
+        network.cut("2");
+        assert_eq!(next(&mut one).await, MeshEvent::PeerUnstable(id(2)));
+        assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+        let unstable = Instant::now();
+        assert_eq!(next(&mut one).await, left(2, DisconnectReason::ConnectionLost));
+        assert_eq!(unstable.elapsed().as_secs(), 8);
+        network.heal("2");
+        drop((one, two));
+    });
+}
+
+#[test]
+fn at_10_percent_loss_everything_arrives_before_the_goodbye_or_the_sender_is_told() {
+    for seed in 0..20 {
+        simulated(seed, |network| async move {
+            let (mut one, mut two) = sim_pair(&network, Mesh::builder).await;
+            network.set_loss(0.1);
+            for n in 0..500_u32 {
+                one.handle().try_send(OutgoingPacket::reliable(id(2), n.to_be_bytes().to_vec())).unwrap();
+            }
+            in_time(one.handle().close()).await;
+            let mut arrived = 0_u64;
+            let theirs = loop {
+                match next(&mut two).await {
+                    MeshEvent::Packet(_) => arrived += 1,
+                    MeshEvent::PeerDisconnected(_, reason) => break reason,
+                    MeshEvent::PeerUnstable(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            };
+            match next(&mut one).await {
+                MeshEvent::PeerDisconnected(_, DisconnectReason::LocalClose) => assert_eq!(arrived, 500),
+                MeshEvent::PeerDisconnected(_, DisconnectReason::Unconfirmed { packets }) => {
+                    println!("{seed}: {arrived} arrived, {packets} unconfirmed, {theirs}");
+                    assert!(500 - arrived <= packets);
+                }
+                other => panic!("{other:?}"),
+            }
+            network.set_loss(0.0);
+            close_all(vec![two]).await;
+        });
+    }
+}
+
+#[test]
+fn losing_the_signalling_leaves_connected_peers_alone() {
+    simulated(9, |network| async move {
+        let hub = Hub::new();
+        let mut meshes = join_all(&network, &hub, 2, Mesh::builder).await;
+        all_connected(&mut meshes, LIMIT).await;
+        hub.shut_down();
+        for mesh in &mut meshes {
+            assert_eq!(next(mesh).await, MeshEvent::SignalingLost);
+        }
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        meshes[0].handle().try_send(OutgoingPacket::reliable(id(2), "still here")).unwrap();
+        assert_eq!(&packet(&mut meshes[1]).await.payload[..], b"still here");
+        close_all(meshes).await;
+    });
+}
+
+#[test]
+fn a_peer_that_restarts_under_its_id_replaces_its_former_self() {
+    simulated(10, |network| async move {
+        let hub = Hub::new();
+        let mut meshes = join_all(&network, &hub, 2, Mesh::builder).await;
+        all_connected(&mut meshes, LIMIT).await;
+        let former = meshes.pop().unwrap();
+        // It dies without a word.
+        network.cut("2");
+        drop(former);
+        let config = config().runtime(network.runtime("2, restarted"));
+        let mut anew = Mesh::builder().connection(config).join(hub.join_as(id(2))).await;
+        while anew.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            let config = support::config().runtime(network.runtime("2, restarted"));
+            anew = Mesh::builder().connection(config).join(hub.join_as(id(2))).await;
+        }
+        let mut anew = anew.unwrap();
+        assert_eq!(next(&mut meshes[0]).await, left(2, DisconnectReason::Replaced));
+        assert_eq!(next(&mut meshes[0]).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut anew).await, MeshEvent::PeerConnected(id(1)));
+        meshes.push(anew);
+        close_all(meshes).await;
+    });
 }
