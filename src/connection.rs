@@ -27,7 +27,7 @@ use webrtc::peer_connection::{
     self as library, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
     RTCIceCandidateInit, RTCIceCandidateType, RTCIceConnectionState, RTCIceTransportPolicy,
     RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngine,
-    SettingEngineBuilder,
+    SettingEngineBuilder, StatsSelector,
 };
 use webrtc::runtime::{Runtime, TokioRuntime};
 
@@ -152,7 +152,7 @@ pub enum UnreliableLifetime {
 const STREAMS: [(u16, &str); 4] = [(1, "reliable"), (2, "ordered"), (3, "unreliable"), (1023, "control")];
 
 /// Each channel hands this much to SCTP at a time; the rest waits in our own queues, where it delays nobody.
-const SEND_BUFFER_BYTES: usize = 256 * 1024;
+pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
 
 /// The receive window: far more than the credits between two members of this crate ever let it fill.
 const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -363,6 +363,16 @@ impl PeerConnection {
     /// Follows how the connection is.
     pub(crate) fn watch(&self) -> watch::Receiver<Condition> {
         self.inner.shared.condition.subscribe()
+    }
+
+    /// The last round trip of ICE's keepalives, which wait for no data; `None` before the first.
+    pub(crate) async fn ice_round_trip(&self) -> Option<Duration> {
+        let report = self.inner.library.get_stats(std::time::Instant::now(), StatsSelector::None).await;
+        let pairs = report.candidate_pairs().filter(|pair| pair.nominated);
+        pairs
+            .map(|pair| pair.current_round_trip_time)
+            .find(|seconds| *seconds > 0.0)
+            .map(Duration::from_secs_f64)
     }
 
     /// All channels are open: the cures for the handshake are over.

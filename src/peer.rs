@@ -8,6 +8,7 @@ mod actor;
 mod channels;
 pub(crate) mod control;
 mod outbox;
+mod pace;
 mod state;
 
 use std::sync::Arc;

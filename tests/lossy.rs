@@ -10,8 +10,8 @@ use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerFailure, PeerId, Signaling as _, Stage,
-    Target,
+    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerFailure, PeerId, Signaling as _,
+    Stage, Target,
 };
 
 /// Meshes 1 to `n` on hosts of these names.

@@ -141,6 +141,11 @@ impl Outstanding {
     pub(crate) async fn bytes(&self) -> usize {
         self.0.outstanding_bytes().await.unwrap_or(0)
     }
+
+    /// The same, to be kept.
+    pub(crate) fn measure(self) -> BoxFuture<'static, usize> {
+        async move { self.bytes().await }.boxed()
+    }
 }
 
 impl fmt::Debug for Outstanding {

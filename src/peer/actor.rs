@@ -50,7 +50,23 @@ struct Running {
     channels: Channels,
     state: State,
     settling: Settling,
+    /// When the round trip is asked for next; `None` until connected.
+    pulse: Option<Instant>,
     ears: Ears,
+}
+
+/// What is measured without a decision to make.
+enum Measured {
+    OutstandingBytes(usize),
+    RoundTrip(Option<Duration>),
+}
+
+/// How often ICE is asked for the round trip, which it measures every second.
+const PULSE: Duration = Duration::from_secs(2);
+
+async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<Duration> {
+    until(at).await;
+    connection.ice_round_trip().await
 }
 
 /// A task that is aborted, or panics, closes its connection all the same.
@@ -127,6 +143,7 @@ impl Task {
             channels: Channels::new(channels, outbox, delivery, limits.window_bytes, limits.stall),
             state,
             settling: Settling::default(),
+            pulse: None,
             ears,
         };
         let _ = made.send(Ok(()));
@@ -163,7 +180,7 @@ impl Running {
         let panic = NoPanic;
         let deadline = self.state.deadline();
         loop {
-            let outstanding_bytes = tokio::select! {
+            let measured = tokio::select! {
                 biased;
                 Ok(()) = self.ears.leave.changed() => {
                     return Input::Leave(self.ears.leave.borrow_and_update().unwrap_or(Farewell::Removed));
@@ -173,12 +190,26 @@ impl Running {
                 Ok(()) = self.condition.changed() => {
                     return Input::Condition(self.condition.borrow_and_update().clone());
                 }
-                outstanding_bytes = self.settling.measure() => outstanding_bytes,
+                outstanding_bytes = self.settling.measure() => Measured::OutstandingBytes(outstanding_bytes),
+                round_trip = round_trip(self.pulse, &self.connection.0) => Measured::RoundTrip(round_trip),
                 happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
                 () = panic.notified() => std::panic::panic_any("a test makes this task panic"),
             };
-            if let Some(sent) = self.settling.measured(outstanding_bytes, self.channels.sent()) {
-                return Input::Settled(sent);
+            match measured {
+                Measured::OutstandingBytes(bytes) => {
+                    if let Some(sent) = self.settling.measured(bytes, self.channels.sent()) {
+                        return Input::Settled(sent);
+                    }
+                }
+                Measured::RoundTrip(time) => {
+                    self.pulse = Some(Instant::now() + PULSE);
+                    if let Some(time) = time {
+                        self.channels.set_round_trip(time);
+                        if self.settling.watched.is_some() {
+                            self.ears.gauges.set_round_trip(time);
+                        }
+                    }
+                }
             }
         }
     }
@@ -218,6 +249,7 @@ impl Running {
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open();
                 self.channels.start_sending(credit);
+                self.pulse = Some(Instant::now());
                 if credit.is_none() {
                     self.settling.watched = Some(self.channels.reliable());
                 }

@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
 use super::outbox::Outbox;
+use super::pace::Pace;
 use crate::connection::{Channel, ChannelClosed, ChannelEvent, Outstanding};
 use crate::packet::TransferMode;
 
@@ -76,6 +77,8 @@ pub(crate) struct Channels {
     await_drained: bool,
     stall_limit: Duration,
     stall: Pin<Box<Sleep>>,
+    /// How much SCTP is given of each channel of packets, with what it holds.
+    paces: [(Pace, Outstanding); 3],
 }
 
 /// The reliable channel's flow control between two members of this crate, so that SCTP's window never closes.
@@ -115,6 +118,7 @@ impl Channels {
         stall_limit: Duration,
     ) -> Channels {
         Channels {
+            paces: paces_of(&channels),
             channels,
             outbox,
             delivery,
@@ -134,8 +138,14 @@ impl Channels {
 
     /// Puts those of a fresh connection in place of these; nothing was sent or received yet.
     pub(crate) fn renew(&mut self, channels: [Channel; 4]) {
+        self.paces = paces_of(&channels);
         self.channels = channels;
         self.frames.clear();
+    }
+
+    /// The link's round trip, without what waits in queues.
+    pub(crate) fn set_round_trip(&mut self, time: Duration) {
+        self.paces.iter_mut().for_each(|(pace, _)| pace.set_round_trip(time));
     }
 
     /// Says something on the control channel, after what was said before.
@@ -242,12 +252,26 @@ impl Channels {
 
     /// Sends the next message of a channel. Pending is also: there is none.
     fn poll_send(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
-        std::task::ready!(self.channels[channel].poll_ready(cx))?;
-        let message = match channel {
-            CONTROL => self.frames.pop_front().map(Frame::encode),
-            _ => self.next_packet(MODE_OF[channel]),
+        let ready = match self.channels[channel].poll_ready(cx) {
+            Poll::Ready(Err(closed)) => return Poll::Ready(Err(closed)),
+            ready => ready.is_ready(),
+        };
+        let message = if channel == CONTROL {
+            self.frames.front().filter(|_| ready).map(|frame| frame.encode())
+        } else {
+            if !self.has_packet(MODE_OF[channel]) {
+                self.paces[channel].0.idle();
+                return Poll::Pending;
+            }
+            let (pace, gauge) = &mut self.paces[channel];
+            std::task::ready!(pace.poll_room(!ready, gauge, cx));
+            self.next_packet(MODE_OF[channel])
         };
         let Some(message) = message else { return Poll::Pending };
+        match self.paces.get_mut(channel) {
+            Some((pace, _)) => pace.handed(message.len()),
+            None => drop(self.frames.pop_front()),
+        }
         self.channels[channel].send(message);
         // Starts it; whether SCTP has room for it is seen at the next one.
         match self.channels[channel].poll_ready(cx) {
@@ -256,19 +280,18 @@ impl Channels {
         }
     }
 
-    fn next_packet(&mut self, mode: TransferMode) -> Option<Bytes> {
-        if !self.sending {
-            return None;
-        }
-        let reliable = mode == TransferMode::Reliable;
-        let held = self.credits.is_some_and(|credits| {
-            if reliable { credits.sent >= credits.limit } else { credits.pause && !self.await_drained }
+    /// Whether a packet of this mode waits, and may be sent.
+    fn has_packet(&self, mode: TransferMode) -> bool {
+        let held = self.credits.is_some_and(|credits| match mode {
+            TransferMode::Reliable => credits.sent >= credits.limit,
+            _ => credits.pause && !self.await_drained,
         });
-        if held {
-            return None;
-        }
+        self.sending && !held && self.outbox.lock().waiting(mode) > 0
+    }
+
+    fn next_packet(&mut self, mode: TransferMode) -> Option<Bytes> {
         let packet = self.outbox.pop(&mut self.outbox.lock(), mode)?;
-        if reliable {
+        if mode == TransferMode::Reliable {
             self.sent += 1;
             if let Some(credits) = &mut self.credits {
                 credits.sent += cost(packet.len()) as u64;
@@ -353,6 +376,10 @@ impl Channels {
         }
         Poll::Pending
     }
+}
+
+fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {
+    [0, 1, 2].map(|channel| (Pace::new(), channels[channel].outstanding()))
 }
 
 impl fmt::Debug for Channels {

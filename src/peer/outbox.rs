@@ -235,7 +235,7 @@ mod tests {
     #[test]
     fn too_large_is_said_before_full_and_not_connected_before_both() {
         let outbox = outbox();
-        (0..3).for_each(|n| drop(push(&outbox, Reliable, n)));
+        (0..3).for_each(|n| assert_eq!(push(&outbox, Reliable, n), 0));
         assert_eq!(outbox.check(&outbox.lock(), Reliable, 1001), Err(Refusal::TooLarge(1000)));
         outbox.close();
         assert_eq!(outbox.check(&outbox.lock(), Reliable, 1001), Err(Refusal::NotConnected));
@@ -244,7 +244,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_time_of_being_full_starts_again_with_every_progress() {
         let outbox = outbox();
-        (0..4).for_each(|n| drop(push(&outbox, Reliable, n)));
+        (0..4).for_each(|n| assert_eq!(push(&outbox, Reliable, n), 0));
         let full = outbox.lock().full_since().unwrap();
         advance(Duration::from_secs(5)).await;
         outbox.pop(&mut outbox.lock(), Reliable);

@@ -1,0 +1,178 @@
+//! How much of a channel's backlog is handed to SCTP at a time.
+//!
+//! SCTP sends what it was given first in, first out, the ordered channels in one queue; so on a slow link, what it
+//! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
+//! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
+//! [twice the round trip and 20 ms](Rate::target). On a link of more than 10 MB/s that is more than
+//! [`MAX_BYTES`], the library's own bound, and nothing here is in the way.
+//!
+//! Measured on the simulated network (20 ms each way, with jitter, reliable packets of 16 KiB without end, one packet
+//! of each other mode every 10 ms): the ordered mode's latency falls from 621 ms (median) and 1,003 ms (99 %) to what
+//! `tests/backlog.rs` prints, at the same throughput.
+
+use std::future::Future as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use tokio::time::{Duration, Instant, Sleep};
+
+use crate::connection::{Outstanding, SEND_BUFFER_BYTES};
+
+/// Lets a channel's messages pass to SCTP as long as that holds few enough.
+pub(super) struct Pace {
+    rate: Rate,
+    timer: Pin<Box<Sleep>>,
+    measuring: Option<BoxFuture<'static, usize>>,
+}
+
+/// The most that a channel hands to SCTP: the library's own bound.
+const MAX_BYTES: usize = SEND_BUFFER_BYTES;
+/// The least: a dozen datagrams.
+const MIN_BYTES: usize = 16 * 1024;
+/// How often it is looked whether SCTP has room, when it had none.
+const LOOK: Duration = Duration::from_millis(4);
+/// The same while the library's own bound holds us up, which it tells by itself.
+const LOOK_AT_MAX: Duration = Duration::from_millis(50);
+/// A rate is measured over a round trip, and over this at the least.
+const SAMPLE: Duration = Duration::from_millis(40);
+
+impl Pace {
+    pub(super) fn new() -> Pace {
+        Pace { rate: Rate::default(), timer: Box::pin(tokio::time::sleep(Duration::ZERO)), measuring: None }
+    }
+
+    /// Whether a message may be handed over; `held_up` by the library's own bound, it only measures.
+    pub(super) fn poll_room(&mut self, held_up: bool, gauge: &Outstanding, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            if let Some(measuring) = &mut self.measuring {
+                let outstanding_bytes = ready!(measuring.poll_unpin(cx));
+                self.measuring = None;
+                let now = Instant::now();
+                self.rate.measured(outstanding_bytes, now);
+                self.timer.as_mut().reset(now + if held_up { LOOK_AT_MAX } else { LOOK });
+            }
+            if !held_up && self.rate.has_room() {
+                return Poll::Ready(());
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            self.measuring = Some(gauge.clone().measure());
+        }
+    }
+
+    /// A message was handed over.
+    pub(super) fn handed(&mut self, bytes: usize) {
+        self.rate.handed += bytes as u64;
+    }
+
+    /// There is no backlog, so what leaves now says nothing about the link.
+    pub(super) fn idle(&mut self) {
+        self.rate.sample = None;
+    }
+
+    pub(super) fn set_round_trip(&mut self, time: Duration) {
+        self.rate.round_trip = Some(time);
+    }
+}
+
+/// What is known of the link, and what follows from it.
+#[derive(Debug)]
+struct Rate {
+    limit: usize,
+    handed: u64,
+    /// Of what was handed over, what SCTP is done with, when last looked.
+    done: u64,
+    /// When the measurement began, and what SCTP was done with then.
+    sample: Option<(Instant, u64)>,
+    round_trip: Option<Duration>,
+}
+
+impl Default for Rate {
+    fn default() -> Rate {
+        Rate { limit: MAX_BYTES, handed: 0, done: 0, sample: None, round_trip: None }
+    }
+}
+
+impl Rate {
+    fn has_room(&self) -> bool {
+        self.limit == MAX_BYTES || self.handed - self.done < self.limit as u64
+    }
+
+    fn measured(&mut self, outstanding_bytes: usize, now: Instant) {
+        self.done = self.handed.saturating_sub(outstanding_bytes as u64);
+        let Some(round_trip) = self.round_trip else { return };
+        let (since, done) = *self.sample.get_or_insert((now, self.done));
+        let time = now - since;
+        if time >= SAMPLE.max(round_trip) {
+            let rate = self.done.saturating_sub(done) as f64 / time.as_secs_f64();
+            self.limit = Rate::target(rate, round_trip);
+            self.sample = Some((now, self.done));
+        }
+    }
+
+    /// What keeps a link of this rate busy: what is under way for a round trip, as much again so that a link that
+    /// becomes faster is found out, and 20 ms for us to look.
+    fn target(bytes_per_second: f64, round_trip: Duration) -> usize {
+        let time = 2.0 * round_trip.as_secs_f64() + 0.02;
+        ((bytes_per_second * time) as usize).clamp(MIN_BYTES, MAX_BYTES)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RTT: Duration = Duration::from_millis(50);
+
+    /// A link of this rate, with an endless backlog; the limit after a while, and whether the link was kept busy.
+    fn run(rate: &mut Rate, clock: &mut Instant, bytes_per_second: u64, seconds: u64) -> f64 {
+        let before = rate.done;
+        let mut held = (rate.handed - rate.done) as f64;
+        for _ in 0..seconds * 250 {
+            *clock += LOOK;
+            // What is under way for a round trip cannot be done sooner.
+            let per_step = (bytes_per_second as f64 * LOOK.as_secs_f64())
+                .min(held * LOOK.as_secs_f64() / RTT.as_secs_f64());
+            held -= per_step;
+            rate.measured(held as usize, *clock);
+            while if rate.limit == MAX_BYTES { held < MAX_BYTES as f64 } else { rate.has_room() } {
+                rate.handed += 1200;
+                held += 1200.0;
+            }
+        }
+        (rate.done - before) as f64 / (bytes_per_second * seconds) as f64
+    }
+
+    #[test]
+    fn sctp_holds_little_of_a_slow_link_and_the_link_is_busy() {
+        let mut rate = Rate { round_trip: Some(RTT), ..Rate::default() };
+        let busy = run(&mut rate, &mut Instant::now(), 500_000, 5);
+        assert!(busy > 0.9, "{busy}");
+        assert!(rate.limit < 80_000, "{}", rate.limit);
+    }
+
+    #[test]
+    fn a_link_that_becomes_faster_is_found_out() {
+        let mut rate = Rate { round_trip: Some(RTT), ..Rate::default() };
+        let mut clock = Instant::now();
+        run(&mut rate, &mut clock, 100_000, 5);
+        assert_eq!(rate.limit, MIN_BYTES);
+        run(&mut rate, &mut clock, 4_000_000, 3);
+        let busy = run(&mut rate, &mut clock, 4_000_000, 3);
+        assert!(busy > 0.9 && rate.limit == MAX_BYTES, "{busy} {}", rate.limit);
+    }
+
+    #[test]
+    fn without_a_round_trip_and_without_a_backlog_nothing_is_concluded() {
+        let mut rate = Rate::default();
+        rate.measured(0, Instant::now());
+        rate.measured(0, Instant::now() + Duration::from_secs(1));
+        assert_eq!(rate.limit, MAX_BYTES);
+        let mut pace = Rate { round_trip: Some(RTT), ..Rate::default() };
+        pace.measured(0, Instant::now());
+        pace.sample = None;
+        pace.measured(0, Instant::now() + Duration::from_secs(10));
+        assert_eq!(pace.limit, MAX_BYTES);
+    }
+}
