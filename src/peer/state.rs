@@ -227,8 +227,7 @@ impl State {
                         self.phase = Phase::Dismissed { until: now + self.limits.farewell };
                         effects.push(Effect::Drain);
                     }
-                    // Both leave at the same time.
-                    Phase::Leaving { .. } if self.acknowledged => self.left(tally, effects),
+                    // Both leave at the same time. The remote closes when it has this; who ended now would cut it off.
                     _ => {}
                 }
             }
