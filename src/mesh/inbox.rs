@@ -239,6 +239,13 @@ impl Inbox {
         Poll::Ready(Some(event))
     }
 
+    /// Whether the end was read.
+    #[cfg(test)]
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.lock();
+        state.finished && state.turns.is_empty() && state.book.membership.is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

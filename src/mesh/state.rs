@@ -10,6 +10,7 @@
 //! | Connecting, Disconnected | peer 1 opens | status Connected, `ConnectionSucceeded`, `PeerConnected(1)`, then `PeerConnected` of every open peer that is not announced, by ascending id |
 //! | Connected | peer k opens | `PeerConnected(k)` |
 //! | Connected | peer 1 goes | status Disconnected, `PeerDisconnected(1)`, `ServerDisconnected`; the others stay |
+//! | any | an announced peer wavers | `PeerUnstable`, `PeerRecovered`; one that is unstable when it is announced: `PeerUnstable` after its `PeerConnected` |
 //! | any | an announced peer goes | `PeerDisconnected` |
 //! | any | a suppressed peer goes | nothing |
 //! | any | peer k fails | `PeerFailed(k)` |
@@ -80,6 +81,8 @@ pub(crate) struct Member {
     pub(crate) open: bool,
     /// `PeerConnected` was emitted.
     announced: bool,
+    /// It has gone silent, whether the owner was told or not.
+    unstable: bool,
     /// It was told to leave.
     leaving: bool,
 }
@@ -127,7 +130,8 @@ impl State {
 
     /// Adds a peer that is connecting.
     pub(crate) fn add(&mut self, peer: PeerId, life: Life) {
-        self.members.insert(peer, Member { life, open: false, announced: false, leaving: false });
+        let member = Member { life, open: false, announced: false, unstable: false, leaving: false };
+        self.members.insert(peer, member);
     }
 
     /// The channels of a peer are open.
@@ -151,7 +155,9 @@ impl State {
 
     /// A connected peer has gone silent, or is heard again.
     pub(crate) fn wavered(&mut self, peer: PeerId, life: Life, unstable: bool, effects: &mut Vec<Effect>) {
-        if self.current(peer, life).is_some_and(|member| member.announced) {
+        let Some(member) = self.current(peer, life) else { return };
+        let changed = std::mem::replace(&mut member.unstable, unstable) != unstable;
+        if changed && member.announced {
             let event = if unstable { MeshEvent::PeerUnstable(peer) } else { MeshEvent::PeerRecovered(peer) };
             effects.push(Effect::Emit(event));
         }
@@ -220,6 +226,9 @@ impl State {
         {
             member.announced = true;
             effects.push(Effect::Announce(member.life, peer));
+            if member.unstable {
+                effects.push(Effect::Emit(MeshEvent::PeerUnstable(peer)));
+            }
         }
     }
 

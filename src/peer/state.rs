@@ -91,6 +91,7 @@ pub(crate) struct State {
     owes_ack: bool,
     /// It could have one, but we have not said our own goodbye yet.
     ack_held: bool,
+    heard_goodbye: bool,
     /// The remote has acknowledged our goodbye.
     acknowledged: bool,
     probe: Probe,
@@ -139,6 +140,7 @@ impl State {
             drained: false,
             owes_ack: false,
             ack_held: false,
+            heard_goodbye: false,
             acknowledged: false,
             probe: Probe { number: 0, sent: None, next: None },
         }
@@ -161,6 +163,9 @@ impl State {
     }
 
     pub(crate) fn handle(&mut self, input: Input, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
         match input {
             Input::Condition(condition) => self.condition_changed(condition, tally, now, effects),
             Input::Channels(happening) => self.happened(happening, tally, now, effects),
@@ -168,7 +173,7 @@ impl State {
                 self.open = [false; 4];
                 (self.said_hello, self.heard_hello) = (false, None);
             }
-            Input::Leave(farewell) => self.leave(farewell, now, effects),
+            Input::Leave(farewell) => self.leave(farewell, tally, now, effects),
             Input::Settled(sent) => {
                 self.confirm(sent, tally);
                 if matches!(self.phase, Phase::Leaving { .. }) && self.drained && self.unconfirmed(tally) == 0
@@ -193,8 +198,7 @@ impl State {
             (ConnectionState::Failed, _) if remote_closed => self.remote_closed(tally, effects),
             (ConnectionState::Failed | ConnectionState::Closed, _) => self.lost(tally, effects),
             (ConnectionState::Disconnected, Phase::Connected) => {
-                self.phase = Phase::Unstable { until: now + self.limits.grace };
-                effects.push(Effect::Unstable);
+                self.fall_silent(now, effects);
             }
             (ConnectionState::Connected, Phase::Unstable { .. }) => {
                 self.phase = Phase::Connected;
@@ -227,12 +231,8 @@ impl State {
                 // Both leave at the same time. Whoever has its acknowledgement closes, so ours goes after our own
                 // goodbye: then the remote knows that it owes us one.
                 Phase::Leaving { .. } if !self.drained => self.ack_held = true,
-                Phase::Leaving { .. } => {
-                    self.acknowledge(tally, effects);
-                    if self.acknowledged {
-                        self.left(tally, effects);
-                    }
-                }
+                // The remote closes when it has this; who ended now would cut it off.
+                Phase::Leaving { .. } => self.acknowledge(tally, effects),
                 Phase::Connected | Phase::Unstable { .. } => {
                     self.acknowledge(tally, effects);
                     self.phase = Phase::Dismissed { told: false, until: now + self.limits.farewell };
@@ -272,13 +272,17 @@ impl State {
                     self.greet(now, effects);
                 }
             }
+            // Nobody of ours says anything before both hellos.
+            _ if self.is_connecting() => {}
             Frame::Credit { credit, received, pause } => {
                 self.confirm(received, tally);
                 effects.push(Effect::Credit { limit: credit, pause });
             }
             Frame::Goodbye { sent } => {
-                self.owes_ack = true;
-                effects.push(Effect::AwaitReceived(sent));
+                if !self.heard_goodbye {
+                    (self.heard_goodbye, self.owes_ack) = (true, true);
+                    effects.push(Effect::AwaitReceived(sent));
+                }
             }
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
@@ -332,7 +336,16 @@ impl State {
             if agreed.control.is_some() {
                 self.send_probe(now, effects);
             }
+            // That the channels are open may be heard late.
+            if self.condition.state == ConnectionState::Disconnected {
+                self.fall_silent(now, effects);
+            }
         }
+    }
+
+    fn fall_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Unstable { until: now + self.limits.grace };
+        effects.push(Effect::Unstable);
     }
 
     fn send_probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -345,7 +358,7 @@ impl State {
         }
     }
 
-    fn leave(&mut self, farewell: Farewell, now: Instant, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, farewell: Farewell, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         match &mut self.phase {
             Phase::Connecting => self.end(Exit::Silent, effects),
             Phase::Connected | Phase::Unstable { .. } if farewell == Farewell::Replaced => {
@@ -354,6 +367,11 @@ impl State {
             Phase::Connected | Phase::Unstable { .. } => {
                 self.phase = Phase::Leaving { farewell, until: now + self.limits.farewell };
                 effects.push(Effect::Drain);
+            }
+            // Nobody is there any more who could acknowledge, or close.
+            Phase::Leaving { .. } if farewell == Farewell::Replaced => self.left(tally, effects),
+            Phase::Dismissed { .. } if farewell == Farewell::Replaced => {
+                self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects);
             }
             // It leaves by itself already.
             Phase::Dismissed { told, .. } => *told = true,
