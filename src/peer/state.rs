@@ -164,7 +164,7 @@ impl State {
                 self.open = [false; 4];
                 (self.said_hello, self.heard_hello) = (false, None);
             }
-            Input::Leave(farewell) => self.leave(farewell, now, effects),
+            Input::Leave(farewell) => self.leave(farewell, tally, now, effects),
             Input::Settled(sent) => {
                 self.confirm(sent, tally);
                 if matches!(self.phase, Phase::Leaving { .. }) && self.drained && self.unconfirmed(tally) == 0
@@ -327,7 +327,7 @@ impl State {
         }
     }
 
-    fn leave(&mut self, farewell: Farewell, now: Instant, effects: &mut Vec<Effect>) {
+    fn leave(&mut self, farewell: Farewell, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         match self.phase {
             Phase::Connecting => self.end(Exit::Silent, effects),
             Phase::Connected | Phase::Unstable { .. } if farewell == Farewell::Replaced => {
@@ -336,6 +336,11 @@ impl State {
             Phase::Connected | Phase::Unstable { .. } => {
                 self.phase = Phase::Leaving { farewell, until: now + self.limits.farewell };
                 effects.push(Effect::Drain);
+            }
+            // Nobody is there any more who could acknowledge, or close.
+            Phase::Leaving { .. } if farewell == Farewell::Replaced => self.left(tally, effects),
+            Phase::Dismissed { .. } if farewell == Farewell::Replaced => {
+                self.end(Exit::Disconnected(DisconnectReason::RemoteClose), effects);
             }
             // It leaves by itself already.
             Phase::Dismissed { .. } | Phase::Leaving { .. } | Phase::Over => {}
