@@ -89,8 +89,6 @@ pub(crate) struct State {
     drained: bool,
     /// The remote said goodbye, and has no acknowledgement yet.
     owes_ack: bool,
-    /// The remote has acknowledged our goodbye.
-    acknowledged: bool,
     probe: Probe,
 }
 
@@ -135,7 +133,6 @@ impl State {
             confirmed: 0,
             drained: false,
             owes_ack: false,
-            acknowledged: false,
             probe: Probe { number: 0, sent: None, next: None },
         }
     }
@@ -227,8 +224,8 @@ impl State {
                         self.phase = Phase::Dismissed { until: now + self.limits.farewell };
                         effects.push(Effect::Drain);
                     }
-                    // Both leave at the same time.
-                    Phase::Leaving { .. } if self.acknowledged => self.left(tally, effects),
+                    // Both leave at the same time. The remote closes when it has this; who ended
+                    // now would cut it off.
                     _ => {}
                 }
             }
@@ -269,7 +266,6 @@ impl State {
             }
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
-                self.acknowledged = true;
                 if matches!(self.phase, Phase::Leaving { .. }) && !self.owes_ack {
                     self.left(tally, effects);
                 }
