@@ -186,8 +186,7 @@ impl State {
             (ConnectionState::Failed, _) if remote_closed => self.remote_closed(tally, effects),
             (ConnectionState::Failed | ConnectionState::Closed, _) => self.lost(tally, effects),
             (ConnectionState::Disconnected, Phase::Connected) => {
-                self.phase = Phase::Unstable { until: now + self.limits.grace };
-                effects.push(Effect::Unstable);
+                self.fall_silent(now, effects);
             }
             (ConnectionState::Connected, Phase::Unstable { .. }) => {
                 self.phase = Phase::Connected;
@@ -310,7 +309,16 @@ impl State {
             if agreed.control.is_some() {
                 self.send_probe(now, effects);
             }
+            // That the channels are open may be heard late.
+            if self.condition.state == ConnectionState::Disconnected {
+                self.fall_silent(now, effects);
+            }
         }
+    }
+
+    fn fall_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Unstable { until: now + self.limits.grace };
+        effects.push(Effect::Unstable);
     }
 
     fn send_probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
