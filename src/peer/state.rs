@@ -89,6 +89,7 @@ pub(crate) struct State {
     drained: bool,
     /// The remote said goodbye, and has no acknowledgement yet.
     owes_ack: bool,
+    heard_goodbye: bool,
     probe: Probe,
 }
 
@@ -133,6 +134,7 @@ impl State {
             confirmed: 0,
             drained: false,
             owes_ack: false,
+            heard_goodbye: false,
             probe: Probe { number: 0, sent: None, next: None },
         }
     }
@@ -255,13 +257,17 @@ impl State {
                     self.greet(now, effects);
                 }
             }
+            // Nobody of ours says anything before both hellos.
+            _ if self.is_connecting() => {}
             Frame::Credit { credit, received, pause } => {
                 self.confirm(received, tally);
                 effects.push(Effect::Credit { limit: credit, pause });
             }
             Frame::Goodbye { sent } => {
-                self.owes_ack = true;
-                effects.push(Effect::AwaitReceived(sent));
+                if !self.heard_goodbye {
+                    (self.heard_goodbye, self.owes_ack) = (true, true);
+                    effects.push(Effect::AwaitReceived(sent));
+                }
             }
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
