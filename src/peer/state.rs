@@ -156,6 +156,9 @@ impl State {
     }
 
     pub(crate) fn handle(&mut self, input: Input, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
+        if matches!(self.phase, Phase::Over) {
+            return;
+        }
         match input {
             Input::Condition(condition) => self.condition_changed(condition, tally, now, effects),
             Input::Channels(happening) => self.happened(happening, tally, now, effects),
