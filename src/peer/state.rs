@@ -444,3 +444,7 @@ impl State {
 pub(crate) fn hello(credit: u64) -> Frame {
     Frame::Hello { version: CONTROL_VERSION, credit }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
