@@ -253,6 +253,9 @@ const MIB: usize = 1024 * 1024;
 /// The smallest receive window: two of the largest packets.
 const MIN_WINDOW_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
 
+/// A longer limit is as good as none, and a sum with it would not be an `Instant` any more on some platforms.
+const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+
 /// Commands that wait for the mesh's task, which waits for nobody: those of many tasks at once.
 const COMMANDS: usize = 64;
 
@@ -285,34 +288,34 @@ impl MeshBuilder {
     /// How long a peer may take from being added to being connected, all its attempts together. Beyond it, it fails
     /// with the stage it was stuck in. Default 30 s.
     pub fn handshake_limit(mut self, limit: Duration) -> Self {
-        self.limits.handshake = limit;
+        self.limits.handshake = limit.min(FOREVER);
         self
     }
 
     /// How long one attempt of [`join`](MeshBuilder::join) to connect a peer may take, before a fresh connection
     /// takes its place. Default 8 s.
     pub fn attempt_limit(mut self, limit: Duration) -> Self {
-        self.attempt_limit = limit;
+        self.attempt_limit = limit.min(FOREVER);
         self
     }
 
     /// How long a connected peer may be silent before it is lost, counted from its `PeerUnstable`, which comes
     /// within 4 s of the silence. Default 8 s.
     pub fn grace(mut self, grace: Duration) -> Self {
-        self.limits.grace = grace;
+        self.limits.grace = grace.min(FOREVER);
         self
     }
 
     /// How long `close` and `remove_peer` wait for the remote to confirm what was sent. Default 5 s.
     pub fn farewell(mut self, limit: Duration) -> Self {
-        self.limits.farewell = limit;
+        self.limits.farewell = limit.min(FOREVER);
         self
     }
 
     /// How long the queue of reliable packets for a peer may stay full, without a packet leaving it, before the peer
     /// leaves with [`TooSlow`](crate::DisconnectReason::TooSlow). Default 30 s.
     pub fn stall_limit(mut self, limit: Duration) -> Self {
-        self.limits.stall = limit;
+        self.limits.stall = limit.min(FOREVER);
         self
     }
 
@@ -418,5 +421,25 @@ impl fmt::Debug for MeshStream {
 impl fmt::Debug for MeshSink {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MeshSink").field("handle", &self.handle()).field("closed", &self.closed).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_can_be_switched_off_by_the_longest_duration() {
+        let never = Duration::MAX;
+        let builder = MeshBuilder::default()
+            .handshake_limit(never)
+            .attempt_limit(never)
+            .grace(never)
+            .farewell(never)
+            .stall_limit(never);
+        let Limits { handshake, grace, farewell, stall, .. } = builder.limits;
+        for limit in [handshake, builder.attempt_limit, grace, farewell, stall] {
+            assert!(tokio::time::Instant::now().checked_add(2 * limit).is_some());
+        }
     }
 }

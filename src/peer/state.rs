@@ -92,8 +92,6 @@ pub(crate) struct State {
     /// It could have one, but we have not said our own goodbye yet.
     ack_held: bool,
     heard_goodbye: bool,
-    /// The remote has acknowledged our goodbye.
-    acknowledged: bool,
     probe: Probe,
 }
 
@@ -141,7 +139,6 @@ impl State {
             owes_ack: false,
             ack_held: false,
             heard_goodbye: false,
-            acknowledged: false,
             probe: Probe { number: 0, sent: None, next: None },
         }
     }
@@ -286,7 +283,6 @@ impl State {
             }
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
-                self.acknowledged = true;
                 if matches!(self.phase, Phase::Leaving { .. }) && !self.owes_ack {
                     self.left(tally, effects);
                 }
@@ -471,3 +467,7 @@ impl State {
 pub(crate) fn hello(credit: u64) -> Frame {
     Frame::Hello { version: CONTROL_VERSION, credit }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
