@@ -426,7 +426,48 @@ impl fmt::Debug for MeshSink {
 
 #[cfg(test)]
 mod tests {
+    use futures::StreamExt as _;
+
     use super::*;
+    use crate::event::DisconnectReason;
+    use crate::signaling::loopback::Hub;
+
+    async fn joined(hub: &Hub) -> Mesh {
+        let loopback = PeerConnectionConfig::new().bind(([127, 0, 0, 1], 0).into());
+        Mesh::builder().connection(loopback).join(hub.join()).await.unwrap()
+    }
+
+    async fn next(mesh: &mut Mesh) -> MeshEvent {
+        tokio::time::timeout(Duration::from_secs(10), mesh.next()).await.expect("in time").expect("an event")
+    }
+
+    #[tokio::test]
+    async fn a_panicking_peer_leaves_and_the_rest_stay() {
+        let hub = Hub::new();
+        let [a, b] = [2, 3].map(|n| PeerId::new(n).unwrap());
+        let mut mesh = joined(&hub).await;
+        let (mut peer_a, mut peer_b) = (joined(&hub).await, joined(&hub).await);
+        for _ in 0..2 {
+            assert!(matches!(next(&mut mesh).await, MeshEvent::PeerConnected(_)));
+            assert!(matches!(next(&mut peer_a).await, MeshEvent::PeerConnected(_)));
+            assert!(matches!(next(&mut peer_b).await, MeshEvent::PeerConnected(_)));
+        }
+
+        mesh.stream.shared.registry()[&a].peer.panic.notify_one();
+        assert_eq!(next(&mut mesh).await, MeshEvent::PeerDisconnected(a, DisconnectReason::Panicked));
+        let server = PeerId::SERVER;
+        assert_eq!(
+            next(&mut peer_a).await,
+            MeshEvent::PeerDisconnected(server, DisconnectReason::RemoteClose),
+            "its connection is closed all the same"
+        );
+
+        mesh.handle().try_send(OutgoingPacket::reliable(b, "still here?")).unwrap();
+        assert!(
+            matches!(next(&mut peer_b).await, MeshEvent::Packet(packet) if &packet.payload[..] == b"still here?")
+        );
+        mesh.handle().close().await;
+    }
 
     #[test]
     fn a_limit_can_be_switched_off_by_the_longest_duration() {

@@ -97,6 +97,9 @@ impl Supervisor {
                 self.perform(effect);
             }
         }
+        // Whoever waits for a reply, the task that signals among them, has it by this.
+        self.commands.close();
+        while self.commands.try_recv().is_ok() {}
         if let Some(task) = self.signaling.take() {
             tokio::select! {
                 () = shared.stop.cancelled() => {}

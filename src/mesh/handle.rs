@@ -168,19 +168,7 @@ impl MeshHandle {
         renewable: bool,
     ) -> Result<Life, AddPeerError> {
         let shared = &self.shared;
-        loop {
-            let life_read = shared.inbox.life_read.notified();
-            tokio::pin!(life_read);
-            life_read.as_mut().enable();
-            if shared.is_closing() || self.refuse_new_connections() || shared.inbox.admits(peer) {
-                break;
-            }
-            tokio::select! {
-                () = life_read => {}
-                () = shared.close.cancelled() => {}
-                () = shared.stop.cancelled() => {}
-            }
-        }
+        self.admission(peer).await;
         let (made, channels_made) = oneshot::channel();
         let (reply, replied) = oneshot::channel();
         let first = Takeover { connection, unreliable_lifetime, made };
@@ -193,6 +181,24 @@ impl MeshHandle {
             Ok(Err(NotOpened::Failed(error))) => Err(AddPeerError::Connection(error)),
             // Its task ended before it began: the mesh closes.
             Err(_) => Err(AddPeerError::MeshClosed),
+        }
+    }
+
+    /// Waits until one more life of this peer can be put on record, or none will ever be.
+    pub(super) async fn admission(&self, peer: PeerId) {
+        let shared = &self.shared;
+        loop {
+            let life_read = shared.inbox.life_read.notified();
+            tokio::pin!(life_read);
+            life_read.as_mut().enable();
+            if shared.is_closing() || self.refuse_new_connections() || shared.inbox.admits(peer) {
+                return;
+            }
+            tokio::select! {
+                () = life_read => {}
+                () = shared.close.cancelled() => {}
+                () = shared.stop.cancelled() => {}
+            }
         }
     }
 

@@ -161,6 +161,7 @@ impl<S: Signaling> Driver<S> {
             Ok((life, connection)) => self.begin(peer, life, connection, we_offer, 0).await,
             Err(AddPeerError::Connection(error)) => {
                 let failure = PeerFailure::Connection(error);
+                self.mesh.admission(peer).await;
                 let _ = self.mesh.shared.commands.send(Command::Fail { peer, failure }).await;
             }
             Err(error) => tracing::debug!(%peer, %error, "a peer is not connected"),
