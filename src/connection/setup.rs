@@ -44,6 +44,9 @@ pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
+        // A check that arrives before the candidate it came from makes a peer-reflexive one of the same address, and
+        // the library gives that one all the answers: the default wait for a better one, 1 s, is a wait for nothing.
+        .with_prflx_acceptance_min_wait(Some(Duration::ZERO))
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
         .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
         .with_nat_1to1_ips(public, RTCIceCandidateType::Host)
