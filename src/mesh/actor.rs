@@ -165,6 +165,12 @@ impl Supervisor {
                 self.leaving.entry(member.life).or_default().push(gone);
                 let _ = self.state.remove(peer, farewell, effects);
             }
+            // A life that is over drops the sender, which tells as much.
+            Input::Command(Command::AwaitEnd { life, gone }) => {
+                if self.lives.contains_key(&life) {
+                    self.leaving.entry(life).or_default().push(gone);
+                }
+            }
             Input::Command(Command::Fail { peer, failure }) => {
                 if self.state.check_add(peer, false).is_ok() {
                     let life = self.next_life();
