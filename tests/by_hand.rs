@@ -83,6 +83,37 @@ fn candidates_that_come_before_their_description_count() {
     });
 }
 
+/// The answerer's checks reach the offerer; its candidates never do, or always too late.
+#[test]
+fn a_link_whose_checks_overtake_its_candidates_is_up_within_a_second() {
+    for candidates_are_late in [false, true] {
+        simulated(1, |network| async move {
+            let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
+            let here = PeerConnection::new(config().runtime(network.runtime("here"))).await.unwrap();
+            let there = PeerConnection::new(config().runtime(network.runtime("there"))).await.unwrap();
+            add(&one, &here, 2).await.unwrap();
+            add(&two, &there, 1).await.unwrap();
+            here.create_offer().await.unwrap();
+            let since = tokio::time::Instant::now();
+            let (mut of_one, mut of_two) = (here.signals(), there.signals());
+            let offer = description(&mut of_one, SdpKind::Offer).await;
+            there.handle_signal(Signal::Description(offer)).await.unwrap();
+            there.handle_signal(in_time(of_one.next()).await.unwrap()).await.unwrap();
+            let answer = without_candidates(description(&mut of_two, SdpKind::Answer).await);
+            here.handle_signal(Signal::Description(answer)).await.unwrap();
+            if candidates_are_late {
+                // Time enough for a check, as it is virtual.
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                here.handle_signal(in_time(of_two.next()).await.unwrap()).await.unwrap();
+            }
+            assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+            assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+            assert!(since.elapsed().as_millis() < 1000, "{:?}", since.elapsed());
+            close_all(vec![one, two]).await;
+        });
+    }
+}
+
 #[test]
 fn signals_are_kept_until_somebody_takes_them_and_a_newer_stream_goes_on() {
     promise(async {

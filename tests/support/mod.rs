@@ -7,6 +7,7 @@ pub(crate) mod sim;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
@@ -96,6 +97,21 @@ pub(crate) async fn packet(mesh: &mut (impl futures::Stream<Item = MeshEvent> + 
 /// Within the limit, or the test fails.
 pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("done in time")
+}
+
+/// Looks again and again until it is so, within the limit; for what no event tells.
+pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    in_time(async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// What it does in this moment: nothing.
+pub(crate) async fn is_silent(mesh: &mut Mesh) {
+    assert_eq!(futures::poll!(mesh.next()), Poll::Pending, "nothing is to be read");
 }
 
 /// Full meshes 1 to `n`, joined by a hub, after everybody's `PeerConnected` of everybody else.
