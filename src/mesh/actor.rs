@@ -30,6 +30,8 @@ pub(super) struct Supervisor {
     reports: mpsc::Receiver<(Life, Report)>,
     /// Who waits for a peer to leave.
     leaving: HashMap<Life, Vec<oneshot::Sender<Result<(), UnknownPeer>>>>,
+    /// Who waited for a peer that has left, and is told so when the rest is done.
+    gone: Vec<oneshot::Sender<Result<(), UnknownPeer>>>,
     /// The task that signals, if the mesh was joined.
     signaling: Option<JoinHandle<()>>,
     limits: Limits,
@@ -69,6 +71,7 @@ impl Supervisor {
             report_to,
             reports,
             leaving: HashMap::new(),
+            gone: Vec::new(),
             signaling: None,
             limits,
             bounds,
@@ -95,6 +98,9 @@ impl Supervisor {
             self.decide(input, &mut effects);
             for effect in effects.drain(..) {
                 self.perform(effect);
+            }
+            for waiting in self.gone.drain(..) {
+                let _ = waiting.send(Ok(()));
             }
         }
         // Whoever waits for a reply, the task that signals among them, has it by this.
@@ -148,9 +154,7 @@ impl Supervisor {
                     entry.outbox.close();
                 }
                 self.state.ended(peer, life, exit, effects);
-                for waiting in self.leaving.remove(&life).unwrap_or_default() {
-                    let _ = waiting.send(Ok(()));
-                }
+                self.gone.extend(self.leaving.remove(&life).unwrap_or_default());
             }
             Input::Command(Command::Add { peer, first, renewable, reply }) => {
                 let refuses = self.shared.is_refusing();
@@ -164,6 +168,12 @@ impl Supervisor {
                 };
                 self.leaving.entry(member.life).or_default().push(gone);
                 let _ = self.state.remove(peer, farewell, effects);
+            }
+            // A life that is over drops the sender, which tells as much.
+            Input::Command(Command::AwaitEnd { life, gone }) => {
+                if self.lives.contains_key(&life) {
+                    self.leaving.entry(life).or_default().push(gone);
+                }
             }
             Input::Command(Command::Fail { peer, failure }) => {
                 if self.state.check_add(peer, false).is_ok() {

@@ -66,6 +66,11 @@ pub(super) enum Command {
         farewell: Farewell,
         gone: oneshot::Sender<Result<(), UnknownPeer>>,
     },
+    /// Tells when this life is over.
+    AwaitEnd {
+        life: Life,
+        gone: oneshot::Sender<Result<(), UnknownPeer>>,
+    },
     /// A peer that signalling brought, for which no connection could be made.
     Fail {
         peer: PeerId,
@@ -175,13 +180,19 @@ impl MeshHandle {
         let command = Command::Add { peer, first, renewable, reply };
         shared.commands.send(command).await.map_err(|_| AddPeerError::MeshClosed)?;
         let life = replied.await.map_err(|_| AddPeerError::MeshClosed)??;
-        match channels_made.await {
-            Ok(Ok(())) => Ok(life),
-            Ok(Err(NotOpened::NotNew)) => Err(AddPeerError::NotNew),
-            Ok(Err(NotOpened::Failed(error))) => Err(AddPeerError::Connection(error)),
+        let error = match channels_made.await {
+            Ok(Ok(())) => return Ok(life),
+            Ok(Err(NotOpened::NotNew)) => AddPeerError::NotNew,
+            Ok(Err(NotOpened::Failed(error))) => AddPeerError::Connection(error),
             // Its task ended before it began: the mesh closes.
-            Err(_) => Err(AddPeerError::MeshClosed),
+            Err(_) => return Err(AddPeerError::MeshClosed),
+        };
+        // Whoever is told so must find the id free, and nobody there.
+        let (gone, left) = oneshot::channel();
+        if shared.commands.send(Command::AwaitEnd { life, gone }).await.is_ok() {
+            let _ = left.await;
         }
+        Err(error)
     }
 
     /// Waits until one more life of this peer can be put on record, or none will ever be.

@@ -104,13 +104,14 @@ impl<S: Signaling> Driver<S> {
         match event {
             SignalingEvent::PeerJoined { peer, we_offer } => {
                 self.forget_if_gone(peer);
-                if self.links.contains_key(&peer) && we_offer {
+                if !self.links.contains_key(&peer) {
+                    // Whoever does not offer waits for the offer, and not for ever: the handshake limit runs for both.
+                    self.connect(peer, we_offer).await;
+                } else if we_offer {
                     // It is there anew, so what we had with it is of its former life.
                     self.restart(peer).await;
-                } else if !self.links.contains_key(&peer) && we_offer {
-                    self.connect(peer, true).await;
                 }
-                // Whoever does not offer begins with the offer.
+                // Else its offer tells whether it is there anew.
             }
             SignalingEvent::PeerLeft(peer) => {
                 self.forget_if_gone(peer);

@@ -7,13 +7,14 @@ pub(crate) mod sim;
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnectionConfig, PeerId,
-    TransferMode,
+    AddPeerError, DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnection,
+    PeerConnectionConfig, PeerId, TransferMode, UnreliableLifetime,
 };
 
 /// How long a test waits for anything before it fails.
@@ -98,6 +99,21 @@ pub(crate) async fn in_time<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(LIMIT, what).await.expect("done in time")
 }
 
+/// Looks again and again until it is so, within the limit; for what no event tells.
+pub(crate) async fn until(mut is_so: impl AsyncFnMut() -> bool) {
+    in_time(async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    })
+    .await;
+}
+
+/// What it does in this moment: nothing.
+pub(crate) async fn is_silent(mesh: &mut Mesh) {
+    assert_eq!(futures::poll!(mesh.next()), Poll::Pending, "nothing is to be read");
+}
+
 /// Full meshes 1 to `n`, joined by a hub, after everybody's `PeerConnected` of everybody else.
 pub(crate) async fn full_mesh(n: u32) -> Vec<Mesh> {
     full_mesh_of(n, |_| builder()).await
@@ -139,4 +155,62 @@ pub(crate) fn of(mode: TransferMode, to: u32, payload: impl Into<bytes::Bytes>) 
 
 pub(crate) fn left(peer: u32, reason: DisconnectReason) -> MeshEvent {
     MeshEvent::PeerDisconnected(id(peer), reason)
+}
+
+/// A fresh connection on loopback.
+pub(crate) async fn connection() -> PeerConnection {
+    PeerConnection::new(config()).await.unwrap()
+}
+
+/// Adds a peer by hand, within the limit.
+pub(crate) async fn add(mesh: &Mesh, connection: &PeerConnection, peer: u32) -> Result<(), AddPeerError> {
+    in_time(mesh.handle().add_peer(connection.clone(), id(peer), UnreliableLifetime::default())).await
+}
+
+/// Carries what comes out of either connection to the other, until both are closed.
+pub(crate) fn carry(one: &PeerConnection, two: &PeerConnection) {
+    for (from, to) in [(one, two), (two, one)] {
+        let (mut signals, to) = (from.signals(), to.clone());
+        tokio::spawn(async move {
+            while let Some(signal) = signals.next().await {
+                // One side may be gone already.
+                let _ = to.handle_signal(signal).await;
+            }
+        });
+    }
+}
+
+/// Adds two meshes to each other by hand and lets the first offer; they are connected when they say so.
+pub(crate) async fn link(one: &Mesh, two: &Mesh) -> (PeerConnection, PeerConnection) {
+    let (here, there) = (connection().await, connection().await);
+    add(one, &here, two.id().get()).await.unwrap();
+    add(two, &there, one.id().get()).await.unwrap();
+    carry(&here, &there);
+    here.create_offer().await.unwrap();
+    (here, there)
+}
+
+/// Two meshes, 1 and 2, added to each other by hand, connected.
+pub(crate) async fn pair_by_hand() -> (Mesh, Mesh) {
+    let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
+    link(&one, &two).await;
+    assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+    assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+    (one, two)
+}
+
+/// A reliable packet, as it arrives.
+pub(crate) fn said(from: u32, payload: impl Into<bytes::Bytes>) -> MeshEvent {
+    MeshEvent::Packet(Packet { from: id(from), mode: TransferMode::Reliable, payload: payload.into() })
+}
+
+/// Sends a reliable packet from one to the other, and expects it there as the next event.
+pub(crate) async fn talk(from: &Mesh, to: &mut Mesh, payload: &'static str) {
+    in_time(from.handle().send(of(TransferMode::Reliable, to.id().get(), payload))).await.unwrap();
+    assert_eq!(next(to).await, said(from.id().get(), payload));
+}
+
+/// The next event is the end, and so is every later one.
+pub(crate) async fn ends(mesh: &mut (impl futures::Stream<Item = MeshEvent> + Unpin)) {
+    assert_eq!(in_time(mesh.next()).await, None);
 }
