@@ -349,6 +349,11 @@ impl PeerConnection {
         self.inner.shared.refused_channels.load(Ordering::Relaxed)
     }
 
+    /// Whether the remote is known not to be a member of this crate.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.inner.shared.condition.borrow().agreed.is_some_and(|agreed| agreed.control.is_none())
+    }
+
     /// Closes without waiting.
     pub(crate) fn abandon(&self) {
         self.inner.clone().begin_close();
