@@ -105,7 +105,10 @@ async fn run(plan: Plan) -> Result<(), Failure> {
         members.push(member??);
     }
 
-    println!("{:8.3} s  a rest, until every round trip was measured anew", plan.began.elapsed().as_secs_f64());
+    println!(
+        "{:8.3} s  a rest, until every round trip was measured anew",
+        plan.began.elapsed().as_secs_f64()
+    );
     tokio::time::sleep(REST).await;
     let mut round_trips = Vec::new();
     for (mesh, _) in &members {
