@@ -135,8 +135,8 @@ impl<E: End> Bench<'_, E> {
                 }
             });
         }
-        // The batches of the warm-up are smaller.
-        let (measured, _) = *self.batches.last()?;
+        // The batches of the warm-up are smaller. A single iteration is a trial run (`--test`), not a measurement.
+        let (measured, _) = *self.batches.last().filter(|(count, _)| *count > 1)?;
         let mut times: Vec<f64> = self
             .batches
             .iter()
