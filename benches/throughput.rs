@@ -12,9 +12,10 @@
 //! | `broadcast 1 KiB to 7` | reliable packets to seven peers, until all have all; the bare crate has a task for each |
 //!
 //! Everything runs in this process over UDP on 127.0.0.1: both sides share the cores, and whatever else the machine does
-//! is in the figures. The table at the end has the median of each pair and how fast the mesh is as a share of the bare
-//! crate; believe that share rather than the absolute figures. The bare crate stalls for a second now and then when more
-//! than 256 messages arrive at once; the median leaves those batches out, criterion's own figures have them.
+//! is in the figures. So after criterion has measured each by itself, the two run in turn, a batch of the one and a batch
+//! of the other, 20 times: the table at the end has the medians, and the median of how fast the mesh is as a share of
+//! the bare crate in each pair. Believe that share rather than the absolute figures. The bare crate stalls for a second
+//! now and then when more than 256 messages arrive at once; the median leaves those batches out.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a broken link ends the benchmark")]
 #![allow(clippy::print_stdout, reason = "the table at the end")]
@@ -55,8 +56,8 @@ const JOBS: [(&str, Job, usize, usize); 4] = [
 fn main() {
     let mut criterion = Criterion::default()
         .sample_size(20)
-        .warm_up_time(Duration::from_secs(2))
-        .measurement_time(Duration::from_secs(8))
+        .warm_up_time(Duration::from_secs(1))
+        .measurement_time(Duration::from_secs(5))
         .configure_from_args();
     let runtime = Runtime::new().expect("a runtime");
     let mut results = Vec::new();
@@ -65,29 +66,57 @@ fn main() {
         let mut group = criterion.benchmark_group(name);
         group.sampling_mode(SamplingMode::Flat);
         group.throughput(Throughput::Bytes((payload_bytes * ends) as u64));
-        let mut mesh = Bench { runtime: &runtime, star: None, batches: Vec::new() };
+        let mut mesh = Bench { runtime: &runtime, star: None, fastest: None };
         group.bench_function("mesh", |bencher| {
             bencher.iter_custom(|count| mesh.run(job, count, &payload, || star(ends)));
         });
-        let mut bare = Bench { runtime: &runtime, star: None, batches: Vec::new() };
+        let mut bare = Bench { runtime: &runtime, star: None, fastest: None };
         group.bench_function("bare", |bencher| {
             bencher.iter_custom(|count| bare.run(job, count, &payload, || bare::star(ends)));
         });
         group.finish();
-        results.push((name, payload_bytes * ends, mesh.finish(), bare.finish()));
+        results.push((name, payload_bytes * ends, in_turn(job, &payload, &mut mesh, &mut bare)));
+        mesh.finish();
+        bare.finish();
     }
     criterion.final_summary();
     print_shares(&results);
 }
 
-/// The median of each pair, and how fast the mesh is as a share of the bare crate.
-fn print_shares(results: &[(&str, usize, Option<f64>, Option<f64>)]) {
+/// What a job takes, in seconds: the mesh's median, the bare crate's, and the mesh's speed as a share of the other's.
+type Pair = (f64, f64, f64);
+
+/// Runs the two in turn. `None` if they were not measured, but left out or only tried (`--test`).
+fn in_turn<A: End, B: End>(
+    job: Job,
+    payload: &Bytes,
+    mesh: &mut Bench<'_, A>,
+    bare: &mut Bench<'_, B>,
+) -> Option<Pair> {
+    const PAIRS: usize = 20;
+    const BATCH: f64 = 0.1;
+    let count = (BATCH / mesh.fastest?.max(bare.fastest?)).ceil() as u64;
+    let mut times = [Vec::new(), Vec::new(), Vec::new()];
+    for _ in 0..PAIRS {
+        let [a, b] = [mesh.again(job, count, payload)?, bare.again(job, count, payload)?];
+        for (times, time) in times.iter_mut().zip([a, b, b / a]) {
+            times.push(time);
+        }
+    }
+    let [mesh, bare, share] = times.map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[PAIRS / 2]
+    });
+    Some((mesh, bare, share))
+}
+
+fn print_shares(results: &[(&str, usize, Option<Pair>)]) {
     println!(
         "{:<22} {:>12} {:>12} {:>12} {:>12} {:>8}",
         "", "mesh µs", "bare µs", "mesh MB/s", "bare MB/s", "share"
     );
-    for (name, bytes, mesh, bare) in results {
-        let (Some(mesh), Some(bare)) = (mesh, bare) else { continue };
+    for (name, bytes, pair) in results {
+        let Some((mesh, bare, share)) = pair else { continue };
         let rate = |seconds: f64| *bytes as f64 / seconds / 1e6;
         println!(
             "{name:<22} {:>12.2} {:>12.2} {:>12.1} {:>12.1} {:>6.0} %",
@@ -95,7 +124,7 @@ fn print_shares(results: &[(&str, usize, Option<f64>, Option<f64>)]) {
             bare * 1e6,
             rate(*mesh),
             rate(*bare),
-            bare / mesh * 100.0
+            share * 100.0
         );
     }
 }
@@ -104,7 +133,8 @@ fn print_shares(results: &[(&str, usize, Option<f64>, Option<f64>)]) {
 struct Bench<'a, E> {
     runtime: &'a Runtime,
     star: Option<Star<E>>,
-    batches: Vec<(u64, Duration)>,
+    /// The least time of one iteration, in seconds; of one that was measured, not only tried.
+    fastest: Option<f64>,
 }
 
 impl<E: End> Bench<'_, E> {
@@ -115,19 +145,28 @@ impl<E: End> Bench<'_, E> {
         payload: &Bytes,
         connect: impl FnOnce() -> F,
     ) -> Duration {
-        let star = self.star.get_or_insert_with(|| self.runtime.block_on(connect()));
+        self.star.get_or_insert_with(|| self.runtime.block_on(connect()));
+        let Some(seconds) = self.again(job, count, payload) else { return Duration::ZERO };
+        if count > 1 {
+            self.fastest = Some(self.fastest.map_or(seconds, |fastest| fastest.min(seconds)));
+        }
+        Duration::from_secs_f64(seconds * count as f64)
+    }
+
+    /// The time of one iteration, in seconds.
+    fn again(&mut self, job: Job, count: u64, payload: &Bytes) -> Option<f64> {
+        let star = self.star.as_mut()?;
         let took = self.runtime.block_on(async {
             match job {
                 Job::OneWay => one_way(count, payload, star).await,
                 Job::PingPong => ping_pong(count, payload, star).await,
             }
         });
-        self.batches.push((count, took));
-        took
+        Some(took.as_secs_f64() / count as f64)
     }
 
-    /// Closes everything; the median time of one iteration, in seconds, over the measured batches.
-    fn finish(self) -> Option<f64> {
+    /// Closes everything.
+    fn finish(self) {
         if let Some(Star { hub, ends }) = self.star {
             self.runtime.block_on(async {
                 for end in hub.into_iter().chain(ends) {
@@ -135,16 +174,6 @@ impl<E: End> Bench<'_, E> {
                 }
             });
         }
-        // The batches of the warm-up are smaller. A single iteration is a trial run (`--test`), not a measurement.
-        let (measured, _) = *self.batches.last().filter(|(count, _)| *count > 1)?;
-        let mut times: Vec<f64> = self
-            .batches
-            .iter()
-            .filter(|(count, _)| *count == measured)
-            .map(|(count, took)| took.as_secs_f64() / *count as f64)
-            .collect();
-        times.sort_by(f64::total_cmp);
-        times.get(times.len() / 2).copied()
     }
 }
 
