@@ -514,9 +514,3 @@ async fn description(signals: &mut SignalStream, kind: SdpKind) -> SessionDescri
         other => panic!("the description comes first, not {other:?}"),
     }
 }
-
-fn without_candidates(mut description: SessionDescription) -> SessionDescription {
-    let lines = description.sdp.lines().filter(|line| !line.contains("candidate"));
-    description.sdp = lines.map(|line| format!("{line}\r\n")).collect();
-    description
-}
