@@ -1,5 +1,11 @@
 //! What the tests share: a leak-checked stage for each promise, meshes on loopback, and readers with a limit.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fault in a test is a failed test"
+)]
 
 pub(crate) mod bare;
 pub(crate) mod sim;
