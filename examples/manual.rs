@@ -85,6 +85,7 @@ async fn carry(way: &'static str, mut signals: SignalStream, to: PeerConnection)
                 description.sdp.lines().for_each(|line| println!("          {line}"));
             }
             Signal::Candidate(candidate) => println!("{way}  {}", candidate.candidate),
+            other => println!("{way}  {other:?}"),
         }
         // A bad signal is the other side's mistake; the connection stays as it was.
         if let Err(error) = to.handle_signal(signal).await {

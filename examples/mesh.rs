@@ -35,6 +35,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What came unreliably may still come for so long after the last packet.
 const QUIET: Duration = Duration::from_millis(200);
 
+/// Each link's round trip is measured every 2 s, so after so long it is that of a link at rest.
+const REST: Duration = Duration::from_millis(2_200);
+
 /// The number of the packet, and filling: about what a game sends.
 const PAYLOAD_BYTES: usize = 64;
 
@@ -102,6 +105,11 @@ async fn run(plan: Plan) -> Result<(), Failure> {
         members.push(member??);
     }
 
+    println!(
+        "{:8.3} s  a rest, until every round trip was measured anew",
+        plan.began.elapsed().as_secs_f64()
+    );
+    tokio::time::sleep(REST).await;
     let mut round_trips = Vec::new();
     for (mesh, _) in &members {
         round_trips.extend(mesh.handle().peers().await.into_values().filter_map(|info| info.round_trip_time));

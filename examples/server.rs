@@ -18,7 +18,7 @@ use futures::StreamExt as _;
 use tokio::time::timeout;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnectionConfig, SendError, Target,
+    Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnectionConfig, PeerId, SendError, Target,
 };
 
 /// For everything together.
@@ -39,11 +39,14 @@ async fn run() -> Result<(), Box<dyn Error>> {
         Some(text) => text.parse().map_err(|_| format!("CLIENTS is a number, not {text:?}"))?,
         None => 3,
     };
+    if clients == 0 {
+        return Err("CLIENTS is 1 or more".into());
+    }
     // The clients come first: until the server is there, they are connecting, and hear of nobody.
     let hub = Hub::new();
     let mut waiting = Vec::new();
     for _ in 0..clients {
-        let client = builder().join(hub.join_as(webrtc_mesh::PeerId::random())).await?;
+        let client = builder().join(hub.join_as(PeerId::random())).await?;
         say(&client, "joined");
         waiting.push(client);
     }

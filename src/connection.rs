@@ -2,13 +2,15 @@
 //!
 //! This is the only room that uses the `webrtc` crate. What that crate does otherwise than one would expect is
 //! worked around here, each in one named place: the transport in `connection/runtime.rs`, the settings in
-//! `PeerConnection::build`, the order of signals in `connection/signals.rs`, its slow or missing ends in
-//! [`PeerConnection::close`] and in the drop of its last clone.
+//! `connection/setup.rs`, the order of signals in `connection/signals.rs`, the order of a channel's last events in
+//! `connection/channel.rs`, its slow or missing ends in [`PeerConnection::close`] and in the drop of its last clone.
 
 mod channel;
 mod config;
 mod description;
+mod negotiation;
 mod runtime;
+mod setup;
 mod signals;
 
 use std::fmt;
@@ -17,17 +19,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use rtc::ice::mdns::MulticastDnsMode;
-use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
-use rtc::peer_connection::transport::RTCDtlsRole;
 use tokio::sync::{Mutex, watch};
 use tracing::Instrument as _;
-use webrtc::data_channel::{DataChannel, RTCDataChannelInit};
+use webrtc::data_channel::RTCDataChannelInit;
 use webrtc::peer_connection::{
-    self as library, PeerConnectionBuilder, PeerConnectionEventHandler, RTCConfigurationBuilder,
-    RTCIceCandidateInit, RTCIceCandidateType, RTCIceConnectionState, RTCIceTransportPolicy,
-    RTCPeerConnectionIceEvent, RTCPeerConnectionState, RTCSessionDescription, SettingEngine,
-    SettingEngineBuilder, StatsSelector,
+    self as library, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceTransportPolicy, StatsSelector,
 };
 use webrtc::runtime::{Runtime, TokioRuntime};
 
@@ -39,9 +35,10 @@ pub use signals::SignalStream;
 
 use crate::error::ConnectionError;
 use crate::event::Stage;
-use description::{MAX_SDP_BYTES, Mark};
+use negotiation::{Negotiation, Role, library_error};
 use runtime::{ConnectionRuntime, Progress};
-use signals::{MAX_CANDIDATES, SignalQueue};
+use setup::{Handler, settings, with_ports};
+use signals::SignalQueue;
 
 /// A WebRTC connection to one peer. Clones share the connection.
 ///
@@ -116,27 +113,11 @@ pub(crate) struct Agreed {
     pub(crate) max_message_bytes: usize,
 }
 
-#[derive(Debug, Default)]
-struct Negotiation {
-    /// A mesh has made its channels.
-    claimed: bool,
-    role: Option<Role>,
-    remote: Option<RemoteDescription>,
-    /// Candidates that came before the description they belong to.
-    early: Vec<IceCandidate>,
-    candidates: usize,
-}
-
-#[derive(Debug)]
-enum Role {
-    Offerer(Mark),
-    Answerer,
-}
-
 /// How the two unreliable channels give up on a packet.
 ///
 /// Each side decides for what it sends; the two may differ, and stock Godot never gives up (it misspells the option).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum UnreliableLifetime {
     /// Sent once, never again (`maxRetransmits` 0). A healthy link loses nothing.
     #[default]
@@ -153,28 +134,6 @@ const STREAMS: [(u16, &str); 4] = [(1, "reliable"), (2, "ordered"), (3, "unrelia
 
 /// Each channel hands this much to SCTP at a time; the rest waits in our own queues, where it delays nobody.
 pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
-
-/// The receive window: far more than the credits between two members of this crate ever let it fill.
-const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-
-/// How often ICE tries a pair of addresses, and for how many tries: quick on a near network, ten seconds in all.
-const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-const ICE_CHECKS: u16 = 500;
-
-/// How long a pair that was found by the remote's checks waits for one that signalling names. Checks overtake the
-/// candidate that they come from in one link of six, and the library never takes the two for the same: such a link
-/// would wait for its whole default of 1 s. Long enough for a direct path to show up beside a relay.
-const ICE_PEER_REFLEXIVE_WAIT: Duration = Duration::from_millis(200);
-
-/// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
-const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
-/// Longer than any grace time that makes sense; the mesh decides before.
-const ICE_FAILED_AFTER: Duration = Duration::from_secs(3600);
-const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
-
-/// Remote candidates taken by one connection in its life.
-const MAX_REMOTE_CANDIDATES: usize = 1024;
-const MAX_CANDIDATE_BYTES: usize = 1024;
 
 /// How many ports of a range are tried before giving up.
 const PORT_TRIES: usize = 64;
@@ -402,6 +361,11 @@ impl PeerConnection {
         self.inner.shared.refused_channels.load(Ordering::Relaxed)
     }
 
+    /// Whether the remote is known not to be a member of this crate.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.inner.shared.condition.borrow().agreed.is_some_and(|agreed| agreed.control.is_none())
+    }
+
     /// Closes without waiting.
     pub(crate) fn abandon(&self) {
         self.inner.clone().begin_close();
@@ -439,172 +403,6 @@ pub(crate) enum NotOpened {
 }
 
 impl Inner {
-    async fn offer(&self) -> Result<(), ConnectionError> {
-        let mut negotiation = self.negotiation.lock().await;
-        self.check_open()?;
-        if !negotiation.claimed {
-            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it offers"));
-        }
-        if negotiation.role.is_some() {
-            return Err(ConnectionError::OutOfTurn("the connection negotiates already"));
-        }
-        let mark = Mark::new();
-        let offer = self.library.create_offer(None).await.map_err(|error| library_error(&error))?;
-        negotiation.role = Some(Role::Offerer(mark.clone()));
-        self.shared.set_state(ConnectionState::Connecting);
-        let sdp = mark.write(offer.sdp.clone());
-        self.library.set_local_description(offer).await.map_err(|error| library_error(&error))?;
-        self.shared.signals.describe(SessionDescription { kind: SdpKind::Offer, sdp });
-        Ok(())
-    }
-
-    async fn describe(&self, description: SessionDescription) -> Result<(), ConnectionError> {
-        let mut negotiation = self.negotiation.lock().await;
-        self.check_open()?;
-        if description.sdp.len() > MAX_SDP_BYTES {
-            return Err(ConnectionError::TooMuch { what: "bytes of a description", limit: MAX_SDP_BYTES });
-        }
-        let remote = RemoteDescription::parse(&description.sdp);
-        match (&negotiation.role, description.kind) {
-            (None, SdpKind::Offer) => self.answer(&mut negotiation, description, remote).await?,
-            (None, SdpKind::Answer) => {
-                return Err(ConnectionError::OutOfTurn("an answer came, but nothing was offered"));
-            }
-            (Some(Role::Offerer(_)), SdpKind::Offer) => {
-                return Err(ConnectionError::OutOfTurn("an offer came, but this side offers"));
-            }
-            (Some(Role::Answerer), SdpKind::Answer) => {
-                return Err(ConnectionError::OutOfTurn("an answer came, but this side answers"));
-            }
-            (Some(Role::Answerer), SdpKind::Offer) if negotiation.remote.as_ref() == Some(&remote) => {}
-            (Some(Role::Answerer), SdpKind::Offer) => {
-                return Err(ConnectionError::OutOfTurn("a second offer came; a fresh connection is needed"));
-            }
-            (Some(Role::Offerer(mark)), SdpKind::Answer) => {
-                if remote.mark.as_ref().is_some_and(|theirs| theirs.token != mark.token) {
-                    tracing::debug!("the answer to an earlier offer is ignored");
-                    return Ok(());
-                }
-                if negotiation.remote.is_some() {
-                    return Ok(());
-                }
-                self.set_remote(description).await?;
-                self.agree(&mut negotiation, remote);
-            }
-        }
-        for candidate in std::mem::take(&mut negotiation.early) {
-            if let Err(error) = self.add_candidate(candidate).await {
-                tracing::debug!(%error, "an early candidate is skipped");
-            }
-        }
-        Ok(())
-    }
-
-    async fn answer(
-        &self,
-        negotiation: &mut Negotiation,
-        offer: SessionDescription,
-        remote: RemoteDescription,
-    ) -> Result<(), ConnectionError> {
-        if !negotiation.claimed {
-            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it gets an offer"));
-        }
-        self.set_remote(offer).await?;
-        negotiation.role = Some(Role::Answerer);
-        self.shared.set_state(ConnectionState::Connecting);
-        let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
-        let sdp = match &remote.mark {
-            Some(theirs) => {
-                let version = theirs.version.min(CONTROL_VERSION);
-                Mark { version, token: theirs.token.clone() }.write(answer.sdp.clone())
-            }
-            None => answer.sdp.clone(),
-        };
-        self.agree(negotiation, remote);
-        self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
-        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
-        Ok(())
-    }
-
-    async fn set_remote(&self, description: SessionDescription) -> Result<(), ConnectionError> {
-        if let Some(what) = description::lacks(&description) {
-            return Err(ConnectionError::InvalidDescription(what.to_owned()));
-        }
-        let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
-        let description = match description.kind {
-            SdpKind::Offer => RTCSessionDescription::offer(description.sdp),
-            SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
-        };
-        self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)
-    }
-
-    /// Both descriptions are here.
-    fn agree(&self, negotiation: &mut Negotiation, remote: RemoteDescription) {
-        let agreed = Agreed {
-            control: remote.mark.as_ref().map(|mark| mark.version.min(CONTROL_VERSION)),
-            // The answerer takes the server's part (see `settings`), so the client is who offered to one that does.
-            dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
-            max_message_bytes: remote.max_message_bytes,
-        };
-        negotiation.remote = Some(remote);
-        self.shared.condition.send_modify(|condition| {
-            condition.agreed = Some(agreed);
-            condition.stage = condition.stage.max(Stage::Ice);
-        });
-    }
-
-    async fn candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
-        let mut negotiation = self.negotiation.lock().await;
-        self.check_open()?;
-        if candidate.candidate.is_empty() {
-            // The end of candidates (RFC 8838 section 14); nothing waits for it.
-            return Ok(());
-        }
-        if candidate.candidate.len() > MAX_CANDIDATE_BYTES {
-            return Err(ConnectionError::TooMuch {
-                what: "bytes of a candidate",
-                limit: MAX_CANDIDATE_BYTES,
-            });
-        }
-        if negotiation.candidates >= MAX_REMOTE_CANDIDATES {
-            return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
-        }
-        if negotiation.remote.is_some() {
-            negotiation.candidates += 1;
-            return self.add_candidate(candidate).await;
-        }
-        if negotiation.early.len() >= MAX_CANDIDATES {
-            return Err(ConnectionError::TooMuch { what: "early candidates", limit: MAX_CANDIDATES });
-        }
-        negotiation.candidates += 1;
-        negotiation.early.push(candidate);
-        Ok(())
-    }
-
-    async fn add_candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
-        if candidate.candidate.split_whitespace().nth(4).is_some_and(|address| address.ends_with(".local")) {
-            // Browsers hide host addresses behind names that only multicast DNS resolves, which is off here. They
-            // reach us all the same, and are then known by the address they come from.
-            return Ok(());
-        }
-        let init = RTCIceCandidateInit {
-            candidate: candidate.candidate,
-            sdp_mid: Some(candidate.sdp_mid),
-            sdp_mline_index: Some(candidate.sdp_mline_index),
-            ..Default::default()
-        };
-        let added = self.library.add_ice_candidate(init).await;
-        added.map_err(|error| ConnectionError::InvalidCandidate(error.to_string()))
-    }
-
-    fn check_open(&self) -> Result<(), ConnectionError> {
-        match self.shared.condition.borrow().state {
-            ConnectionState::Closed => Err(ConnectionError::Closed),
-            _ if self.closing.load(Ordering::Acquire) => Err(ConnectionError::Closed),
-            _ => Ok(()),
-        }
-    }
-
     /// The closing runs as a task of its own, so that it is done whoever waits or does not, and whoever drops what.
     fn begin_close(self: Arc<Inner>) {
         if self.closing.swap(true, Ordering::AcqRel) {
@@ -647,109 +445,6 @@ impl Shared {
             }
             true
         });
-    }
-}
-
-/// The library's callbacks. They run on its driver, so none of them waits.
-struct Handler(Arc<Shared>);
-
-#[async_trait::async_trait]
-impl PeerConnectionEventHandler for Handler {
-    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
-        let Ok(init) = event.candidate.to_json() else { return };
-        let candidate = init.candidate;
-        if candidate.trim_start_matches("candidate:").is_empty() {
-            return;
-        }
-        // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
-        self.0.signals.candidate(IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 });
-    }
-
-    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
-        tracing::debug!(?state, "ICE");
-        if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
-            self.0.condition.send_if_modified(|condition| {
-                let later = condition.stage < Stage::Dtls;
-                condition.stage = condition.stage.max(Stage::Dtls);
-                later
-            });
-        }
-    }
-
-    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
-        tracing::debug!(?state, "connection");
-        match state {
-            RTCPeerConnectionState::Connecting => self.0.set_state(ConnectionState::Connecting),
-            RTCPeerConnectionState::Connected => self.0.set_state(ConnectionState::Connected),
-            RTCPeerConnectionState::Disconnected => self.0.set_state(ConnectionState::Disconnected),
-            RTCPeerConnectionState::Failed => self.0.set_state(ConnectionState::Failed),
-            // Reported when the remote goes first, too; that is not our `Closed`.
-            RTCPeerConnectionState::Closed => {
-                self.0.condition.send_modify(|condition| condition.remote_closed = true);
-                self.0.set_state(ConnectionState::Failed);
-            }
-            _ => {}
-        }
-    }
-
-    /// The mesh's channels are agreed on beforehand; whatever else the remote opens is closed.
-    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
-        self.0.refused_channels.fetch_add(1, Ordering::Relaxed);
-        tracing::debug!("a channel that the remote opened in-band is closed");
-        let _ = channel.close().await;
-    }
-}
-
-fn settings(config: &PeerConnectionConfig) -> SettingEngine {
-    let public = config.public_addresses.iter().map(ToString::to_string).collect();
-    SettingEngineBuilder::new()
-        .with_include_loopback_candidate(true)
-        // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
-        // would. Offers leave the choice to the answerer, which is the server here, and the client elsewhere.
-        .with_answering_dtls_role(RTCDtlsRole::Server)
-        // Off, it saves a socket per connection.
-        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
-        .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
-        .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
-        .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
-        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
-        .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
-        .with_nat_1to1_ips(public, RTCIceCandidateType::Host)
-        .build()
-}
-
-/// Gives each address without a port one of the range that is free now.
-fn with_ports(
-    mut addresses: Vec<SocketAddr>,
-    range: Option<&std::ops::RangeInclusive<u16>>,
-) -> Result<Vec<SocketAddr>, ConnectionError> {
-    let Some(range) = range else { return Ok(addresses) };
-    let ports: Vec<u16> = range.clone().filter(|port| *port != 0).collect();
-    if ports.is_empty() {
-        return Err(ConnectionError::Bind("the port range is empty".to_owned()));
-    }
-    for addr in addresses.iter_mut().filter(|addr| addr.port() == 0) {
-        let start = rand::random_range(0..ports.len());
-        let mut candidates = ports[start..].iter().chain(&ports[..start]);
-        let free = candidates.find(|port| std::net::UdpSocket::bind((addr.ip(), **port)).is_ok());
-        match free {
-            Some(port) => addr.set_port(*port),
-            None => {
-                return Err(ConnectionError::Bind(format!(
-                    "no port of {}..={} is free",
-                    range.start(),
-                    range.end()
-                )));
-            }
-        }
-    }
-    Ok(addresses)
-}
-
-fn library_error(error: &webrtc::error::Error) -> ConnectionError {
-    match error {
-        webrtc::error::Error::ErrConnectionClosed => ConnectionError::Closed,
-        other => ConnectionError::Library(other.to_string()),
     }
 }
 

@@ -119,6 +119,8 @@ impl InvalidPeerId {
 }
 
 /// Whom a packet is for.
+///
+/// Complete, as Godot's numbers are, so that a `match` needs no other arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Target {
     /// Every connected peer (Godot's `TARGET_PEER_BROADCAST`, 0). Never oneself.

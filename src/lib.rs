@@ -119,6 +119,11 @@
 
 pub mod signaling;
 
+#[cfg(any(fuzzing, test))]
+#[doc(hidden)]
+#[allow(unreachable_pub, reason = "public when fuzzing")]
+pub mod fuzzing;
+
 mod connection;
 mod error;
 mod event;

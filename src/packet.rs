@@ -14,6 +14,8 @@ use crate::id::{PeerId, Target};
 ///
 /// Order is kept within a mode, never between modes. On the two unreliable modes a packet of more than about 1,100
 /// bytes is cut into several datagrams, and one lost datagram loses it all: keep those packets small.
+///
+/// Complete, as Godot's numbers are, so that a `match` needs no other arm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum TransferMode {

@@ -31,6 +31,10 @@ pub trait Signaling: Send + 'static {
     /// # Errors
     ///
     /// Whatever keeps us out; [`MeshBuilder::join`](crate::MeshBuilder::join) fails with it.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped if it takes longer than the handshake limit, and the signalling with it.
     async fn join(&mut self) -> Result<PeerId, SignalingError>;
 
     /// The next thing that happens. Peers that were there before us are reported like those that come later.
@@ -51,9 +55,17 @@ pub trait Signaling: Send + 'static {
     ///
     /// [`SignalingError::UnknownPeer`] concerns that peer alone. After another one the mesh goes on as well: if
     /// signalling is gone, [`next`](Signaling::next) says so.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when it takes too long, or the mesh is dropped: then the signal may be lost.
     async fn send(&mut self, to: PeerId, signal: Signal) -> Result<(), SignalingError>;
 
-    /// Says that we go. Called once, when the mesh closes; not when it is dropped. Given up after the farewell time.
+    /// Says that we go. Called once, when the mesh closes; not when it is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped after the farewell time (5 s), and the signalling with it.
     async fn leave(&mut self) {}
 }
 

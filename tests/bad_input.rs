@@ -26,13 +26,10 @@ fn a_description_that_cannot_be_used_is_refused_and_a_good_one_is_taken_after_it
             let (here, there) = (connection().await, connection().await);
             add(&one, &here, 2).await.unwrap();
             add(&two, &there, 1).await.unwrap();
-            let victim = match kind {
-                SdpKind::Offer => &there,
-                SdpKind::Answer => {
-                    here.create_offer().await.unwrap();
-                    &here
-                }
-            };
+            let victim = if kind == SdpKind::Offer { &there } else { &here };
+            if kind == SdpKind::Answer {
+                here.create_offer().await.unwrap();
+            }
             for sdp in unusable() {
                 match give(victim, description(kind, &sdp)).await {
                     Err(ConnectionError::InvalidDescription(_)) => {}

@@ -10,8 +10,8 @@ use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerFailure, PeerId, Signaling as _,
-    Stage, Target,
+    DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerConnection, PeerFailure, PeerId,
+    Signal, Signaling as _, SignalingEvent, Stage, Target, UnreliableLifetime,
 };
 
 /// Meshes 1 to `n` on hosts of these names.
@@ -294,6 +294,53 @@ fn a_peer_that_restarts_under_its_id_replaces_its_former_self() {
         assert_eq!(next(&mut meshes[0]).await, MeshEvent::PeerConnected(id(2)));
         assert_eq!(next(&mut anew).await, MeshEvent::PeerConnected(id(1)));
         meshes.push(anew);
+        close_all(meshes).await;
+    });
+}
+
+/// A stock Godot or a browser makes one connection for one offer, and would choke on a second one.
+#[test]
+fn a_foreign_peer_that_has_answered_is_not_offered_to_again() {
+    simulated(11, |network| async move {
+        network.blackout(true);
+        let hub = Hub::new();
+        let mut meshes = join_all(&network, &hub, 1, Mesh::builder).await;
+        let mut signaling = hub.join_as(id(2));
+        signaling.join().await.unwrap();
+        // One of ours answers for it, but nobody says so.
+        let unmarked = |signal| match signal {
+            Signal::Description(mut description) => {
+                let lines = description.sdp.lines().filter(|line| !line.starts_with("a=x-webrtc-mesh:"));
+                description.sdp = lines.collect::<Vec<_>>().join("\r\n") + "\r\n";
+                Signal::Description(description)
+            }
+            candidate => candidate,
+        };
+        let stand_in = Mesh::builder().build(id(2));
+        let answering = PeerConnection::new(config().runtime(network.runtime("2"))).await.unwrap();
+        let mut answers = answering.signals();
+        stand_in.handle().add_peer(answering.clone(), id(1), UnreliableLifetime::default()).await.unwrap();
+        let mut offers = 0;
+        let failed = loop {
+            tokio::select! {
+                event = signaling.next() => {
+                    if let SignalingEvent::Signal { signal, .. } = event.unwrap() {
+                        offers += u32::from(matches!(signal, Signal::Description(_)));
+                        answering.handle_signal(unmarked(signal)).await.unwrap();
+                    }
+                }
+                Some(signal) = answers.next() => {
+                    signaling.send(id(1), unmarked(signal)).await.unwrap();
+                }
+                event = meshes[0].next() => break event,
+            }
+        };
+        assert_eq!(offers, 1);
+        assert!(
+            matches!(failed, Some(MeshEvent::PeerFailed(_, PeerFailure::TimedOut { stage: Stage::Ice, .. }))),
+            "{failed:?}"
+        );
+        meshes.push(stand_in);
         close_all(meshes).await;
     });
 }

@@ -174,3 +174,100 @@ fn a_backlog_of_reliable_packets_hardly_delays_the_other_modes() {
         close_all(vec![sender]).await;
     });
 }
+
+#[test]
+fn a_sleeping_peer_among_eight_delays_nobody_else() {
+    promise(async {
+        let mut meshes = full_mesh(8).await;
+        let sleeper = meshes.pop().unwrap();
+        let mut sender = meshes.remove(0);
+        // Until the sleeper's queue is full: then only its credits could free it.
+        while sender.handle().try_send(OutgoingPacket::reliable(id(8), vec![0; 60_000])).is_ok() {}
+        let handle = sender.handle();
+        let waiting = tokio::spawn(async move {
+            while handle.send(OutgoingPacket::reliable(id(8), vec![0; 60_000])).await.is_ok() {}
+        });
+        let start = Instant::now();
+        let reading = meshes.into_iter().map(|mut mesh| {
+            tokio::spawn(async move {
+                let mut latencies = Vec::new();
+                while latencies.len() < 200 {
+                    let sent = u64::from_be_bytes(packet(&mut mesh).await.payload[..].try_into().unwrap());
+                    latencies.push(start.elapsed().as_micros() as u64 - sent);
+                }
+                (mesh, latencies)
+            })
+        });
+        let reading: Vec<_> = reading.collect();
+        let mut ticks = tokio::time::interval(Duration::from_millis(2));
+        for _ in 0..200 {
+            ticks.tick().await;
+            let now = (start.elapsed().as_micros() as u64).to_be_bytes().to_vec();
+            for to in 2..8 {
+                sender.handle().try_send(OutgoingPacket::reliable(id(to), now.clone())).unwrap();
+            }
+        }
+        let mut latencies = Vec::new();
+        let mut others = Vec::new();
+        for reading in reading {
+            let (mesh, some) = in_time(reading).await.unwrap();
+            latencies.extend(some);
+            others.push(mesh);
+        }
+        latencies.sort_unstable();
+        let p99 = latencies[latencies.len() * 99 / 100];
+        println!("p50 {} µs, p99 {p99} µs beside a sleeper", latencies[latencies.len() / 2]);
+        assert!(p99 < 100_000, "{p99} µs");
+        drop(sleeper);
+        assert!(matches!(next(&mut sender).await, MeshEvent::PeerDisconnected(peer, _) if peer == id(8)));
+        in_time(waiting).await.unwrap();
+        drop((sender, others));
+    });
+}
+
+#[test]
+fn unreliable_packets_that_a_slow_reader_or_link_does_not_take_are_shed_and_counted() {
+    promise(async {
+        let mut meshes = full_mesh_of(2, |_| builder().unreliable_queue_bytes(20_000)).await;
+        let mut reader = meshes.pop().unwrap();
+        let mut sender = meshes.pop().unwrap();
+        let total = 20_000_u32;
+        for n in 0..total {
+            let mode = if n % 2 == 0 { TransferMode::Unreliable } else { TransferMode::UnreliableOrdered };
+            let payload = [&n.to_be_bytes()[..], &[0; 500]].concat();
+            sender.handle().try_send(of(mode, 2, payload)).unwrap();
+            if n % 1000 == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        sender.handle().try_send(of(TransferMode::Reliable, 2, "done")).unwrap();
+        let (mut received, mut shed) = (0_u64, 0_u64);
+        let mut done = false;
+        // The last unreliable ones may come after the reliable one: until nothing comes any more.
+        loop {
+            let wait = if done { Duration::from_millis(500) } else { LIMIT };
+            match tokio::time::timeout(wait, futures::StreamExt::next(&mut reader)).await {
+                Ok(Some(MeshEvent::Packet(packet))) if packet.mode == TransferMode::Reliable => done = true,
+                Ok(Some(MeshEvent::Packet(_))) => received += 1,
+                Ok(Some(MeshEvent::Lagged { dropped, .. })) => shed += dropped,
+                Ok(other) => panic!("{other:?}"),
+                Err(_) => break,
+            }
+        }
+        sender.handle().close().await;
+        loop {
+            match next(&mut sender).await {
+                MeshEvent::Lagged { peer, dropped, mode } => {
+                    assert!(peer == id(2) && mode != TransferMode::Reliable);
+                    shed += dropped;
+                }
+                MeshEvent::PeerDisconnected(_, _) => break,
+                other => panic!("{other:?}"),
+            }
+        }
+        println!("{received} received, {shed} shed");
+        assert!(shed > 0 && received > 0);
+        assert_eq!(received + shed, u64::from(total), "each was received or counted: loopback loses none");
+        close_all(vec![reader]).await;
+    });
+}

@@ -11,6 +11,7 @@ use std::fmt;
 /// What the other side must be handed: a description first, then candidates as they are found (trickle ICE,
 /// RFC 8838).
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Signal {
     /// An offer or an answer.
     Description(SessionDescription),
@@ -29,6 +30,7 @@ pub struct SessionDescription {
 
 /// Whether a description is an offer or an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SdpKind {
     /// The first description of a connection.
     Offer,

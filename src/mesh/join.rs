@@ -4,6 +4,8 @@
 //! attempt is over (its connection failed, or the attempt limit has passed) and makes a fresh connection, whose offer
 //! the other side recognises by its token: it answers with a fresh connection too. The peer in the mesh stays the
 //! same through all attempts, until it is connected or the handshake limit is over.
+//!
+//! A stock Godot or a browser cannot be asked to try again, so its answer to the first offer is what counts.
 
 use std::collections::HashMap;
 
@@ -265,7 +267,7 @@ impl<S: Signaling> Driver<S> {
         let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
         for peer in peers {
-            if self.is_connecting(peer) && !lost {
+            if self.is_connecting(peer) && self.can_retry(peer) && !lost {
                 self.restart(peer).await;
             } else if let Some(link) = self.links.get_mut(&peer) {
                 link.next = None;
@@ -274,8 +276,17 @@ impl<S: Signaling> Driver<S> {
         }
     }
 
+    /// A peer that is not of this crate takes one offer for each connection, and makes one connection; so what it
+    /// has answered has until the handshake limit.
+    fn can_retry(&self, peer: PeerId) -> bool {
+        self.links.get(&peer).is_some_and(|link| link.we_offer && !link.connection.is_foreign())
+    }
+
     /// The next attempt of the side that offers begins a little later.
     fn back_off(&mut self, peer: PeerId) {
+        if !self.can_retry(peer) {
+            return;
+        }
         let Some(link) = self.links.get_mut(&peer).filter(|link| link.we_offer) else { return };
         let pause = (BACK_OFF * 2_u32.saturating_pow(link.tries.min(8))).min(MAX_BACK_OFF);
         let pause = pause + pause.mul_f64(rand::random::<f64>() / 2.0);

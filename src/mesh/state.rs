@@ -33,6 +33,7 @@ use crate::peer::{Exit, Farewell, Life};
 /// (Godot's page says that the status stays `CONNECTED` when the server leaves. The engine sets it to `DISCONNECTED`,
 /// and so do we. Unlike the engine, it is changed before the event, so whoever handles the event sees the new one.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 #[repr(u8)]
 pub enum ConnectionStatus {
     /// The server is gone, or the mesh is closed.

@@ -175,9 +175,10 @@ impl Running {
     /// Waits for the next thing to happen. Every branch is cancel-safe: losing the race loses nothing.
     async fn listen(&mut self) -> Input {
         #[cfg(test)]
-        let panic = self.ears.panic.clone();
+        let asked = panic_when_asked(self.ears.panic.clone());
         #[cfg(not(test))]
-        let panic = NoPanic;
+        let asked = std::future::pending::<()>();
+        tokio::pin!(asked);
         let deadline = self.state.deadline();
         loop {
             let measured = tokio::select! {
@@ -193,7 +194,7 @@ impl Running {
                 outstanding_bytes = self.settling.measure() => Measured::OutstandingBytes(outstanding_bytes),
                 round_trip = round_trip(self.pulse, &self.connection.0) => Measured::RoundTrip(round_trip),
                 happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
-                () = panic.notified() => std::panic::panic_any("a test makes this task panic"),
+                () = &mut asked => continue,
             };
             match measured {
                 Measured::OutstandingBytes(bytes) => {
@@ -282,14 +283,10 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
-#[cfg(not(test))]
-struct NoPanic;
-
-#[cfg(not(test))]
-impl NoPanic {
-    async fn notified(&self) {
-        std::future::pending().await
-    }
+#[cfg(test)]
+async fn panic_when_asked(asked: Arc<tokio::sync::Notify>) {
+    asked.notified().await;
+    panic!("a test makes this task panic");
 }
 
 /// Watches how much a remote without a control channel has acknowledged by its SCTP.

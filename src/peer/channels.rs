@@ -102,8 +102,9 @@ const MODE_OF: [TransferMode; 3] =
     [TransferMode::Reliable, TransferMode::UnreliableOrdered, TransferMode::Unreliable];
 pub(super) const CONTROL: usize = 3;
 
-/// Packets moved in one turn before other tasks have theirs.
-const TURN: usize = 128;
+/// Packets that a channel moves, each way, before the next has its turn; and turns before other tasks have theirs.
+const BATCH: usize = 16;
+const TURNS: usize = 8;
 
 /// Frames that wait for the control channel. Each of ours is followed by an answer before the next of its kind, so
 /// only a remote that floods us with probes fills it; then its probes go unanswered.
@@ -212,19 +213,23 @@ impl Channels {
         self.outbox.work.register(cx.waker());
         let backlog = self.delivery.backlog(cx.waker());
         self.grant(backlog);
-        for _ in 0..TURN {
+        for _ in 0..TURNS {
             let mut moved = false;
             // Control first, then what is lost by being late.
             for channel in [CONTROL, 2, 1, 0] {
-                match self.poll_send(channel, cx) {
-                    Poll::Ready(Ok(())) => moved = true,
-                    Poll::Ready(Err(ChannelClosed)) => return Poll::Ready(Happening::Closed(channel)),
-                    Poll::Pending => {}
+                for _ in 0..BATCH {
+                    match self.poll_send(channel, cx) {
+                        Poll::Ready(Ok(())) => moved = true,
+                        Poll::Ready(Err(ChannelClosed)) => return Poll::Ready(Happening::Closed(channel)),
+                        Poll::Pending => break,
+                    }
                 }
-                match self.poll_receive(channel, backlog, cx) {
-                    Poll::Ready(Some(happening)) => return Poll::Ready(happening),
-                    Poll::Ready(None) => moved = true,
-                    Poll::Pending => {}
+                for _ in 0..BATCH {
+                    match self.poll_receive(channel, backlog, cx) {
+                        Poll::Ready(Some(happening)) => return Poll::Ready(happening),
+                        Poll::Ready(None) => moved = true,
+                        Poll::Pending => break,
+                    }
                 }
             }
             if self.await_received.is_some_and(|packets| self.received >= packets) {

@@ -378,6 +378,36 @@ fn both_leave_at_once_and_the_acknowledgement_comes_after_all_has_arrived() {
 
 /// What is said in the same breath as the end is not heard: the connection closes.
 #[test]
+fn both_leave_at_once_and_our_goodbye_goes_before_our_acknowledgement() {
+    let mut peer = connected();
+    peer.leaves(LocalClose);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), [Effect::AwaitReceived(0)]);
+    assert_eq!(
+        peer.happens(Happening::Received),
+        nothing(),
+        "the remote would close and lose what waits here"
+    );
+    assert_eq!(
+        peer.happens(Happening::Drained),
+        [Effect::Say(Frame::Goodbye { sent: 0 }), Effect::Say(ack(0))]
+    );
+}
+
+#[test]
+fn who_is_told_to_leave_after_the_remotes_goodbye_says_what_was_not_confirmed() {
+    for (sent, reason) in
+        [(0, DisconnectReason::RemoteClose), (3, DisconnectReason::Unconfirmed { packets: 3 })]
+    {
+        let mut peer = connected();
+        peer.tally.sent = sent;
+        peer.hears(Frame::Goodbye { sent: 0 });
+        peer.happens(Happening::Received);
+        assert_eq!(peer.leaves(LocalClose), nothing());
+        assert_eq!(peer.happens(Happening::Closed(CONTROL)), [gone(reason)]);
+    }
+}
+
+#[test]
 fn both_leave_at_once_and_who_is_acknowledged_first_stays_until_it_has_acknowledged() {
     let mut peer = connected();
     peer.leaves(LocalClose);

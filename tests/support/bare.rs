@@ -116,6 +116,7 @@ impl Bare {
                             };
                             self.connection.add_ice_candidate(init).await.unwrap();
                         }
+                        Some(other) => panic!("{other:?} is nothing the library knows"),
                         None => panic!("our connection closed"),
                     },
                     Some(init) = self.candidates.recv() => {

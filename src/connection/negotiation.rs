@@ -1,0 +1,209 @@
+//! The negotiation of one connection: offer, answer and candidates, in whatever order signalling brings them.
+
+use std::sync::atomic::Ordering;
+
+use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
+
+use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription, lacks};
+use super::signals::MAX_CANDIDATES;
+use super::{Agreed, ConnectionState, IceCandidate, Inner, SdpKind, SessionDescription};
+use crate::error::ConnectionError;
+use crate::event::Stage;
+
+/// How far the negotiation has come.
+#[derive(Debug, Default)]
+pub(super) struct Negotiation {
+    /// A mesh has made its channels.
+    pub(super) claimed: bool,
+    pub(super) role: Option<Role>,
+    pub(super) remote: Option<RemoteDescription>,
+    /// Candidates that came before the description they belong to.
+    early: Vec<IceCandidate>,
+    candidates: usize,
+}
+
+/// Our part in it.
+#[derive(Debug)]
+pub(super) enum Role {
+    Offerer(Mark),
+    Answerer,
+}
+
+/// Remote candidates taken by one connection in its life.
+const MAX_REMOTE_CANDIDATES: usize = 1024;
+const MAX_CANDIDATE_BYTES: usize = 1024;
+
+impl Inner {
+    pub(super) async fn offer(&self) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if !negotiation.claimed {
+            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it offers"));
+        }
+        if negotiation.role.is_some() {
+            return Err(ConnectionError::OutOfTurn("the connection negotiates already"));
+        }
+        let mark = Mark::new();
+        let offer = self.library.create_offer(None).await.map_err(|error| library_error(&error))?;
+        negotiation.role = Some(Role::Offerer(mark.clone()));
+        self.shared.set_state(ConnectionState::Connecting);
+        let sdp = mark.write(offer.sdp.clone());
+        self.library.set_local_description(offer).await.map_err(|error| library_error(&error))?;
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Offer, sdp });
+        Ok(())
+    }
+
+    pub(super) async fn describe(&self, description: SessionDescription) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if description.sdp.len() > MAX_SDP_BYTES {
+            return Err(ConnectionError::TooMuch { what: "bytes of a description", limit: MAX_SDP_BYTES });
+        }
+        let remote = RemoteDescription::parse(&description.sdp);
+        match (&negotiation.role, description.kind) {
+            (None, SdpKind::Offer) => self.answer(&mut negotiation, description, remote).await?,
+            (None, SdpKind::Answer) => {
+                return Err(ConnectionError::OutOfTurn("an answer came, but nothing was offered"));
+            }
+            (Some(Role::Offerer(_)), SdpKind::Offer) => {
+                return Err(ConnectionError::OutOfTurn("an offer came, but this side offers"));
+            }
+            (Some(Role::Answerer), SdpKind::Answer) => {
+                return Err(ConnectionError::OutOfTurn("an answer came, but this side answers"));
+            }
+            (Some(Role::Answerer), SdpKind::Offer) if negotiation.remote.as_ref() == Some(&remote) => {}
+            (Some(Role::Answerer), SdpKind::Offer) => {
+                return Err(ConnectionError::OutOfTurn("a second offer came; a fresh connection is needed"));
+            }
+            (Some(Role::Offerer(mark)), SdpKind::Answer) => {
+                if remote.mark.as_ref().is_some_and(|theirs| theirs.token != mark.token) {
+                    tracing::debug!("the answer to an earlier offer is ignored");
+                    return Ok(());
+                }
+                if negotiation.remote.is_some() {
+                    return Ok(());
+                }
+                self.set_remote(description).await?;
+                self.agree(&mut negotiation, remote);
+            }
+        }
+        for candidate in std::mem::take(&mut negotiation.early) {
+            if let Err(error) = self.add_candidate(candidate).await {
+                tracing::debug!(%error, "an early candidate is skipped");
+            }
+        }
+        Ok(())
+    }
+
+    async fn answer(
+        &self,
+        negotiation: &mut Negotiation,
+        offer: SessionDescription,
+        remote: RemoteDescription,
+    ) -> Result<(), ConnectionError> {
+        if !negotiation.claimed {
+            return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it gets an offer"));
+        }
+        self.set_remote(offer).await?;
+        negotiation.role = Some(Role::Answerer);
+        self.shared.set_state(ConnectionState::Connecting);
+        let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
+        let sdp = match &remote.mark {
+            Some(theirs) => {
+                let version = theirs.version.min(CONTROL_VERSION);
+                Mark { version, token: theirs.token.clone() }.write(answer.sdp.clone())
+            }
+            None => answer.sdp.clone(),
+        };
+        self.agree(negotiation, remote);
+        self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
+        Ok(())
+    }
+
+    async fn set_remote(&self, description: SessionDescription) -> Result<(), ConnectionError> {
+        if let Some(what) = lacks(&description) {
+            return Err(ConnectionError::InvalidDescription(what.to_owned()));
+        }
+        let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
+        let description = match description.kind {
+            SdpKind::Offer => RTCSessionDescription::offer(description.sdp),
+            SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
+        };
+        self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)
+    }
+
+    /// Both descriptions are here.
+    fn agree(&self, negotiation: &mut Negotiation, remote: RemoteDescription) {
+        let agreed = Agreed {
+            control: remote.mark.as_ref().map(|mark| mark.version.min(CONTROL_VERSION)),
+            // The answerer takes the server's part (see `settings`), so the client is who offered to one that does.
+            dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
+            max_message_bytes: remote.max_message_bytes,
+        };
+        negotiation.remote = Some(remote);
+        self.shared.condition.send_modify(|condition| {
+            condition.agreed = Some(agreed);
+            condition.stage = condition.stage.max(Stage::Ice);
+        });
+    }
+
+    pub(super) async fn candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
+        let mut negotiation = self.negotiation.lock().await;
+        self.check_open()?;
+        if candidate.candidate.is_empty() {
+            // The end of candidates (RFC 8838 section 14); nothing waits for it.
+            return Ok(());
+        }
+        if candidate.candidate.len() > MAX_CANDIDATE_BYTES {
+            return Err(ConnectionError::TooMuch {
+                what: "bytes of a candidate",
+                limit: MAX_CANDIDATE_BYTES,
+            });
+        }
+        if negotiation.candidates >= MAX_REMOTE_CANDIDATES {
+            return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
+        }
+        if negotiation.remote.is_some() {
+            negotiation.candidates += 1;
+            return self.add_candidate(candidate).await;
+        }
+        if negotiation.early.len() >= MAX_CANDIDATES {
+            return Err(ConnectionError::TooMuch { what: "early candidates", limit: MAX_CANDIDATES });
+        }
+        negotiation.candidates += 1;
+        negotiation.early.push(candidate);
+        Ok(())
+    }
+
+    async fn add_candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
+        if candidate.candidate.split_whitespace().nth(4).is_some_and(|address| address.ends_with(".local")) {
+            // Browsers hide host addresses behind names that only multicast DNS resolves, which is off here. They
+            // reach us all the same, and are then known by the address they come from.
+            return Ok(());
+        }
+        let init = RTCIceCandidateInit {
+            candidate: candidate.candidate,
+            sdp_mid: Some(candidate.sdp_mid),
+            sdp_mline_index: Some(candidate.sdp_mline_index),
+            ..Default::default()
+        };
+        let added = self.library.add_ice_candidate(init).await;
+        added.map_err(|error| ConnectionError::InvalidCandidate(error.to_string()))
+    }
+
+    fn check_open(&self) -> Result<(), ConnectionError> {
+        match self.shared.condition.borrow().state {
+            ConnectionState::Closed => Err(ConnectionError::Closed),
+            _ if self.closing.load(Ordering::Acquire) => Err(ConnectionError::Closed),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn library_error(error: &webrtc::error::Error) -> ConnectionError {
+    match error {
+        webrtc::error::Error::ErrConnectionClosed => ConnectionError::Closed,
+        other => ConnectionError::Library(other.to_string()),
+    }
+}

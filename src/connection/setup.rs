@@ -1,0 +1,135 @@
+//! How the library is set up: its settings, the addresses it binds, and its callbacks.
+
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rtc::ice::mdns::MulticastDnsMode;
+use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
+use rtc::peer_connection::transport::RTCDtlsRole;
+use webrtc::data_channel::DataChannel;
+use webrtc::peer_connection::{
+    PeerConnectionEventHandler, RTCIceCandidateType, RTCIceConnectionState, RTCPeerConnectionIceEvent,
+    RTCPeerConnectionState, SettingEngine, SettingEngineBuilder,
+};
+
+use super::{ConnectionState, IceCandidate, PeerConnectionConfig, Shared};
+use crate::error::ConnectionError;
+use crate::event::Stage;
+
+/// The receive window: far more than the credits between two members of this crate ever let it fill.
+const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// How often ICE tries a pair of addresses, and for how many tries: quick on a near
+/// network, and for as long as anyone tries to connect a peer.
+const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
+const ICE_CHECKS: u16 = u16::MAX;
+
+/// How long a pair that was found by the remote's checks waits for one that signalling names. Checks overtake the
+/// candidate that they come from in one link of six, and the library never takes the two for the same: such a link
+/// would wait for its whole default of 1 s. Long enough for a near direct path to show up beside a relay.
+const ICE_PEER_REFLEXIVE_WAIT: Duration = Duration::from_millis(50);
+
+/// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
+const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
+/// Longer than any grace time that makes sense; the mesh decides before.
+const ICE_FAILED_AFTER: Duration = Duration::from_secs(3600);
+const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
+
+pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {
+    let public = config.public_addresses.iter().map(ToString::to_string).collect();
+    SettingEngineBuilder::new()
+        .with_include_loopback_candidate(true)
+        // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
+        // would. Offers leave the choice to the answerer, which is the server here, and the client elsewhere.
+        .with_answering_dtls_role(RTCDtlsRole::Server)
+        // Off, it saves a socket per connection.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
+        .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
+        .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
+        .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
+        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
+        .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
+        .with_nat_1to1_ips(public, RTCIceCandidateType::Host)
+        .build()
+}
+
+/// Gives each address without a port one of the range that is free now.
+pub(super) fn with_ports(
+    mut addresses: Vec<SocketAddr>,
+    range: Option<&RangeInclusive<u16>>,
+) -> Result<Vec<SocketAddr>, ConnectionError> {
+    let Some(range) = range else { return Ok(addresses) };
+    let ports: Vec<u16> = range.clone().filter(|port| *port != 0).collect();
+    if ports.is_empty() {
+        return Err(ConnectionError::Bind("the port range is empty".to_owned()));
+    }
+    for addr in addresses.iter_mut().filter(|addr| addr.port() == 0) {
+        let start = rand::random_range(0..ports.len());
+        let mut candidates = ports[start..].iter().chain(&ports[..start]);
+        let free = candidates.find(|port| std::net::UdpSocket::bind((addr.ip(), **port)).is_ok());
+        match free {
+            Some(port) => addr.set_port(*port),
+            None => {
+                return Err(ConnectionError::Bind(format!(
+                    "no port of {}..={} is free",
+                    range.start(),
+                    range.end()
+                )));
+            }
+        }
+    }
+    Ok(addresses)
+}
+
+/// The library's callbacks. They run on its driver, so none of them waits.
+pub(super) struct Handler(pub(super) Arc<Shared>);
+
+#[async_trait::async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_candidate(&self, event: RTCPeerConnectionIceEvent) {
+        let Ok(init) = event.candidate.to_json() else { return };
+        let candidate = init.candidate;
+        if candidate.trim_start_matches("candidate:").is_empty() {
+            return;
+        }
+        // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
+        self.0.signals.candidate(IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 });
+    }
+
+    async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
+        tracing::debug!(?state, "ICE");
+        if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
+            self.0.condition.send_if_modified(|condition| {
+                let later = condition.stage < Stage::Dtls;
+                condition.stage = condition.stage.max(Stage::Dtls);
+                later
+            });
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        tracing::debug!(?state, "connection");
+        match state {
+            RTCPeerConnectionState::Connecting => self.0.set_state(ConnectionState::Connecting),
+            RTCPeerConnectionState::Connected => self.0.set_state(ConnectionState::Connected),
+            RTCPeerConnectionState::Disconnected => self.0.set_state(ConnectionState::Disconnected),
+            RTCPeerConnectionState::Failed => self.0.set_state(ConnectionState::Failed),
+            // Reported when the remote goes first, too; that is not our `Closed`.
+            RTCPeerConnectionState::Closed => {
+                self.0.condition.send_modify(|condition| condition.remote_closed = true);
+                self.0.set_state(ConnectionState::Failed);
+            }
+            _ => {}
+        }
+    }
+
+    /// The mesh's channels are agreed on beforehand; whatever else the remote opens is closed.
+    async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
+        self.0.refused_channels.fetch_add(1, Ordering::Relaxed);
+        tracing::debug!("a channel that the remote opened in-band is closed");
+        let _ = channel.close().await;
+    }
+}
