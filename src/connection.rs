@@ -152,6 +152,18 @@ impl PeerConnection {
     pub async fn new(config: PeerConnectionConfig) -> Result<PeerConnection, ConnectionError> {
         let tokio = tokio::runtime::Handle::try_current().map_err(|_| ConnectionError::NoRuntime)?;
         let ice_servers = config.rtc_ice_servers()?;
+        // The library's driver holds its sockets for good once it runs, so the making goes on without whoever waits;
+        // a connection that nobody takes is closed by its drop.
+        let making = PeerConnection::make(config, ice_servers, tokio.clone()).in_current_span();
+        // Without an outcome, the runtime shuts down.
+        tokio.spawn(making).await.unwrap_or(Err(ConnectionError::Closed))
+    }
+
+    async fn make(
+        config: PeerConnectionConfig,
+        ice_servers: Vec<library::RTCIceServer>,
+        tokio: tokio::runtime::Handle,
+    ) -> Result<PeerConnection, ConnectionError> {
         let mut tries = if config.port_range.is_some() { PORT_TRIES } else { 1 };
         loop {
             let addresses = with_ports(config.addresses(), config.port_range.as_ref())?;

@@ -1,5 +1,6 @@
 //! Adding peers by hand is complete: connections of one's own, signals carried over anything, and a typed reason for
 //! every peer that is not taken.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a fault in a test is a failed test")]
 
 mod support;
 
@@ -172,7 +173,7 @@ fn a_connection_that_is_not_new_is_refused_and_unharmed() {
         let three = builder().build(id(3));
         let refused = async |connection: &PeerConnection| {
             for (mesh, peer) in [(&one, 9), (&three, 1)] {
-                assert_eq!(add(&mesh, &connection, peer).await, Err(AddPeerError::NotNew));
+                assert_eq!(add(mesh, connection, peer).await, Err(AddPeerError::NotNew));
                 assert!(!mesh.handle().has_peer(id(peer)).await, "who is refused is not there");
             }
         };
@@ -190,7 +191,7 @@ fn a_connection_that_is_not_new_is_refused_and_unharmed() {
         assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
         assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
         for connection in [&here, &there] {
-            assert_eq!(add(&three, &connection, 1).await, Err(AddPeerError::NotNew));
+            assert_eq!(add(&three, connection, 1).await, Err(AddPeerError::NotNew));
         }
         assert_eq!(add(&one, &there, 9).await, Err(AddPeerError::NotNew));
         talk(&one, &mut two, "unharmed").await;
@@ -262,7 +263,7 @@ fn a_peer_removed_while_it_connects_goes_in_silence() {
         let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
         let (idle, offering) = (connection().await, connection().await);
         for connection in [&idle, &offering] {
-            add(&one, &connection, 2).await.unwrap();
+            add(&one, connection, 2).await.unwrap();
             assert!(one.handle().has_peer(id(2)).await);
             if connection == &offering {
                 connection.create_offer().await.unwrap();
@@ -513,10 +514,4 @@ async fn description(signals: &mut SignalStream, kind: SdpKind) -> SessionDescri
         }
         other => panic!("the description comes first, not {other:?}"),
     }
-}
-
-fn without_candidates(mut description: SessionDescription) -> SessionDescription {
-    let lines = description.sdp.lines().filter(|line| !line.contains("candidate"));
-    description.sdp = lines.map(|line| format!("{line}\r\n")).collect();
-    description
 }

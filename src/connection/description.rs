@@ -139,6 +139,39 @@ impl RemoteDescription {
 
 const DEFAULT_MESSAGE_BYTES: usize = 64 * 1024;
 
+/// What a description lacks without which there can be no data channel. The library finds most of it out too late,
+/// with its state changed already, or not at all.
+pub(crate) fn lacks(description: &SessionDescription) -> Option<&'static str> {
+    let lines = || description.sdp.lines().map(str::trim_end);
+    let values = |attribute: &'static str| lines().filter_map(move |line| line.strip_prefix(attribute));
+    let is_one = |attribute| {
+        let mut values = values(attribute);
+        values.next().is_some_and(|first| !first.is_empty() && values.all(|other| other == first))
+    };
+    let sections = lines().filter(|line| line.starts_with("m=")).count();
+    if !lines().any(|line| line.starts_with("m=application ") && line.contains("SCTP")) {
+        Some("it has no section for data channels")
+    } else if description.kind == SdpKind::Offer
+        && values("a=mid:").filter(|mid| !mid.is_empty()).count() < sections
+    {
+        Some("a section has no mid")
+    } else if !is_one("a=ice-ufrag:") || !is_one("a=ice-pwd:") {
+        Some("it has no ICE credentials, or several")
+    } else if !values("a=fingerprint:").any(is_fingerprint) {
+        Some("it has no fingerprint")
+    } else {
+        None
+    }
+}
+
+/// RFC 8122 section 5, without the hash functions that it forbids.
+fn is_fingerprint(value: &str) -> bool {
+    value.split_once(' ').is_some_and(|(function, hash)| {
+        let is_byte = |text: &str| text.len() == 2 && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+        function.to_ascii_lowercase().starts_with("sha-") && hash.split(':').all(is_byte)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,6 +207,37 @@ mod tests {
         assert_eq!(limit("a=max-message-size:1000\r\n"), 1000);
         assert_eq!(limit("a=max-message-size:1073741823\r\n"), 262_144);
         assert_eq!(limit("a=max-message-size:what\r\n"), 65_536);
+    }
+
+    #[test]
+    fn what_a_description_lacks_is_said() {
+        const WHOLE: [&str; 6] = [
+            "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
+            "a=mid:0",
+            "a=ice-ufrag:abcd",
+            "a=ice-pwd:abcdefghijklmnopqrstuv",
+            "a=fingerprint:sha-256 AB:cd:01",
+            "a=sctp-port:5000",
+        ];
+        let lacks = |kind, lines: &[&str]| lacks(&SessionDescription { kind, sdp: lines.join("\r\n") });
+        let without = |line: usize| {
+            let mut lines = WHOLE;
+            lines[line] = "a=other";
+            lines
+        };
+        for kind in [SdpKind::Offer, SdpKind::Answer] {
+            assert_eq!(lacks(kind, &WHOLE), None);
+            for (line, what) in [(0, "data channels"), (2, "ICE"), (3, "ICE"), (4, "fingerprint")] {
+                assert!(lacks(kind, &without(line)).is_some_and(|text| text.contains(what)), "{line}");
+            }
+            let several = [&WHOLE[..], &["m=audio", "a=mid:1", "a=ice-ufrag:other"]].concat();
+            assert!(lacks(kind, &several).is_some_and(|text| text.contains("several")));
+        }
+        assert!(lacks(SdpKind::Offer, &without(1)).is_some_and(|text| text.contains("mid")));
+        assert_eq!(lacks(SdpKind::Answer, &without(1)), None, "the library knows it from the offer");
+        for not_one in ["md-5 AB", "sha-256", "sha-256 nonsense", "sha-256 A", "sha-256 AB:"] {
+            assert!(!is_fingerprint(not_one), "{not_one}");
+        }
     }
 
     #[test]

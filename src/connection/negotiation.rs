@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
 
-use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription};
+use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription, lacks};
 use super::signals::MAX_CANDIDATES;
 use super::{Agreed, ConnectionState, IceCandidate, Inner, SdpKind, SessionDescription};
 use crate::error::ConnectionError;
@@ -83,7 +83,7 @@ impl Inner {
                 if negotiation.remote.is_some() {
                     return Ok(());
                 }
-                self.set_remote(RTCSessionDescription::answer(description.sdp)).await?;
+                self.set_remote(description).await?;
                 self.agree(&mut negotiation, remote);
             }
         }
@@ -104,7 +104,7 @@ impl Inner {
         if !negotiation.claimed {
             return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it gets an offer"));
         }
-        self.set_remote(RTCSessionDescription::offer(offer.sdp)).await?;
+        self.set_remote(offer).await?;
         negotiation.role = Some(Role::Answerer);
         self.shared.set_state(ConnectionState::Connecting);
         let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
@@ -121,11 +121,15 @@ impl Inner {
         Ok(())
     }
 
-    async fn set_remote(
-        &self,
-        description: webrtc::error::Result<RTCSessionDescription>,
-    ) -> Result<(), ConnectionError> {
+    async fn set_remote(&self, description: SessionDescription) -> Result<(), ConnectionError> {
+        if let Some(what) = lacks(&description) {
+            return Err(ConnectionError::InvalidDescription(what.to_owned()));
+        }
         let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
+        let description = match description.kind {
+            SdpKind::Offer => RTCSessionDescription::offer(description.sdp),
+            SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
+        };
         self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)
     }
 

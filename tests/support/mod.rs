@@ -1,5 +1,11 @@
 //! What the tests share: a leak-checked stage for each promise, meshes on loopback, and readers with a limit.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a fault in a test is a failed test"
+)]
 
 pub(crate) mod bare;
 pub(crate) mod sim;
@@ -14,7 +20,7 @@ use futures::StreamExt as _;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
     AddPeerError, DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnection,
-    PeerConnectionConfig, PeerId, TransferMode, UnreliableLifetime,
+    PeerConnectionConfig, PeerId, SessionDescription, TransferMode, UnreliableLifetime,
 };
 
 /// How long a test waits for anything before it fails.
@@ -197,6 +203,13 @@ pub(crate) async fn pair_by_hand() -> (Mesh, Mesh) {
     assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
     assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
     (one, two)
+}
+
+/// A description that names no address.
+pub(crate) fn without_candidates(mut description: SessionDescription) -> SessionDescription {
+    let lines = description.sdp.lines().filter(|line| !line.contains("candidate"));
+    description.sdp = lines.map(|line| format!("{line}\r\n")).collect();
+    description
 }
 
 /// A reliable packet, as it arrives.
