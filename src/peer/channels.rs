@@ -357,7 +357,8 @@ impl Channels {
 
     /// Nothing moves: is everything out, or is it stuck?
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        let queues = self.outbox.lock();
+        let mut queues = self.outbox.lock();
+        self.outbox.rest(&mut queues);
         if self.await_drained {
             let waits = TransferMode::ALL.into_iter().any(|mode| {
                 // Unreliable packets are not worth waiting for a remote that sheds them.

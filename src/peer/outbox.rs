@@ -27,7 +27,7 @@ pub(crate) struct Outbox {
     queues: Mutex<Queues>,
     /// Wakes the peer's task.
     pub(super) work: AtomicWaker,
-    /// Told when a full reliable queue has room again, or the peer is gone.
+    /// Told when a quarter of a full reliable queue is free again, or the peer is gone.
     pub(crate) room: Notify,
 }
 
@@ -58,6 +58,8 @@ pub(crate) struct Queues {
     bytes: [usize; 3],
     /// Since when the reliable queue has been full without any progress.
     full_since: Option<Instant>,
+    /// It was full, has room, and whoever waits does not know.
+    owed: bool,
     /// Whoever polls for room, rather than waiting on `room`: the one `Sink` of the mesh.
     sink: Option<Waker>,
 }
@@ -70,6 +72,7 @@ impl Outbox {
             packets: Default::default(),
             bytes: [0; 3],
             full_since: None,
+            owed: false,
             sink: None,
         };
         Outbox { bounds, queues: Mutex::new(queues), work: AtomicWaker::new(), room: Notify::new() }
@@ -132,17 +135,27 @@ impl Outbox {
 
     /// The next packet of this mode to send.
     pub(super) fn pop(&self, queues: &mut Queues, mode: TransferMode) -> Option<Bytes> {
+        let before = queues.bytes[mode.index()];
         let packet = queues.pop(mode)?;
-        if mode == TransferMode::Reliable && queues.full_since.is_some() {
-            // Progress: the stall limit starts again, and ends if there is room.
-            if self.is_full(queues) {
-                queues.full_since = Some(Instant::now());
-            } else {
-                queues.full_since = None;
+        if mode == TransferMode::Reliable {
+            if queues.full_since.is_some() {
+                // Progress: the stall limit starts again, and ends if there is room.
+                queues.full_since = self.is_full(queues).then(Instant::now);
+            }
+            // Whoever waits is woken once for many packets, not for each: when a quarter is free, or the task rests.
+            queues.owed |= before >= self.bounds.reliable_bytes;
+            if queues.owed && queues.bytes[mode.index()] <= self.bounds.reliable_bytes / 4 * 3 {
                 self.tell_room(queues);
             }
         }
         Some(packet)
+    }
+
+    /// The peer's task rests: whoever waits is woken for what room there is.
+    pub(super) fn rest(&self, queues: &mut Queues) {
+        if queues.owed && !self.is_full(queues) {
+            self.tell_room(queues);
+        }
     }
 
     /// Whether a reliable packet could be pushed; if not, `waker` is woken when one can, or when the peer is gone.
@@ -160,6 +173,7 @@ impl Outbox {
     }
 
     fn tell_room(&self, queues: &mut Queues) {
+        queues.owed = false;
         self.room.notify_waiters();
         if let Some(sink) = queues.sink.take() {
             sink.wake();
@@ -193,6 +207,7 @@ impl Queues {
 #[cfg(test)]
 mod tests {
     use TransferMode::{Reliable, Unreliable};
+    use futures::FutureExt as _;
     use tokio::time::{Duration, advance};
 
     use super::*;
@@ -239,6 +254,29 @@ mod tests {
         assert_eq!(outbox.check(&outbox.lock(), Reliable, 1001), Err(Refusal::TooLarge(1000)));
         outbox.close();
         assert_eq!(outbox.check(&outbox.lock(), Reliable, 1001), Err(Refusal::NotConnected));
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_once_for_many_packets_and_at_the_latest_when_the_task_rests() {
+        let outbox = Outbox::new(Bounds { reliable_bytes: cost(10) * 8, unreliable_bytes: 1 });
+        outbox.open(1000);
+        (0..8).for_each(|n| assert_eq!(push(&outbox, Reliable, n), 0));
+        let woken = || {
+            let mut room = Box::pin(outbox.room.notified());
+            room.as_mut().enable();
+            room
+        };
+        let mut waiting = woken();
+        outbox.pop(&mut outbox.lock(), Reliable);
+        assert!((&mut waiting).now_or_never().is_none(), "an eighth is free");
+        outbox.rest(&mut outbox.lock());
+        assert!(waiting.now_or_never().is_some());
+        assert_eq!(push(&outbox, Reliable, 9), 0);
+        let mut waiting = woken();
+        outbox.pop(&mut outbox.lock(), Reliable);
+        assert!((&mut waiting).now_or_never().is_none());
+        outbox.pop(&mut outbox.lock(), Reliable);
+        assert!(waiting.now_or_never().is_some(), "a quarter is free");
     }
 
     #[tokio::test(start_paused = true)]
