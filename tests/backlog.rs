@@ -1,5 +1,13 @@
 //! What a backlog of reliable packets does to the other modes on a slow link. Virtual time, so the figures are exact.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,6 +1,14 @@
 //! Whoever stops waiting loses what the documentation says, and nothing else: every public `async fn` is polled so
 //! many times, as its waker asks, and then dropped.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::future::{Future, poll_fn};

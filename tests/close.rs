@@ -1,5 +1,13 @@
 //! The end of a mesh, at any moment and in any way: it ends, it says so, and it leaves nothing behind.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,13 @@
 //! Peers that are not of this crate: the wire is Godot's, and nothing else is ever sent to one.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,13 @@
 //! Meshes that find each other through signalling.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use support::*;

@@ -1,5 +1,13 @@
 //! Links that come up and stay up on bad networks, or say why not. Virtual time; the real ICE, DTLS and SCTP.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::time::Duration;

@@ -1,5 +1,13 @@
 //! What is sent arrives where it should, how it should, and byte for byte; what cannot be sent is refused with a reason.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::collections::HashMap;

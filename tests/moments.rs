@@ -1,5 +1,13 @@
 //! The moments at which packets get lost elsewhere: the first and the last.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use support::*;

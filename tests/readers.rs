@@ -1,5 +1,13 @@
 //! Readers that sleep, links that are slow: who waits, who is told, and who does not notice.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints its figures"
+)]
+
 mod support;
 
 use std::time::{Duration, Instant};
