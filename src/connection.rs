@@ -311,7 +311,8 @@ impl PeerConnection {
         lifetime: UnreliableLifetime,
     ) -> Result<[Channel; 4], NotOpened> {
         let mut negotiation = self.inner.negotiation.lock().await;
-        if negotiation.claimed || self.state() != ConnectionState::New {
+        let closing = self.inner.closing.load(Ordering::Acquire);
+        if negotiation.claimed || closing || self.state() != ConnectionState::New {
             return Err(NotOpened::NotNew);
         }
         let (retransmits, life_time) = match lifetime {

@@ -71,8 +71,13 @@ pub enum DisconnectReason {
     /// The mesh was closed here, and the peer confirmed all that was sent.
     LocalClose,
 
-    /// The remote left: it said goodbye, or closed its connection or one of its channels.
+    /// The remote left: it said goodbye, or closed its connection or one of its channels. What it sent before has
+    /// arrived; what was accepted for it here and was still under way may be lost.
     RemoteClose,
+
+    /// The connection was closed here, by a clone of it ([`PeerInfo::connection`](crate::PeerInfo)). Nothing was
+    /// flushed.
+    ConnectionClosed,
 
     /// The remote was not heard for longer than the grace time, or ICE gave it up.
     ConnectionLost,
@@ -80,8 +85,8 @@ pub enum DisconnectReason {
     /// The remote has restarted under the same id: a fresh connection takes the place of this one.
     Replaced,
 
-    /// The queue of reliable packets for this peer stayed full for the stall limit
-    /// ([`MeshBuilder::stall_limit`](crate::MeshBuilder::stall_limit)): its reader sleeps, or its link is too slow.
+    /// The queue of reliable packets for this peer stayed full, and no packet left it, for the stall limit
+    /// ([`MeshBuilder::stall_limit`](crate::MeshBuilder::stall_limit)): its reader sleeps, or its link is dead.
     TooSlow,
 
     /// The peer was removed or the mesh closed, and the remote did not confirm everything within the farewell time
@@ -108,6 +113,7 @@ impl fmt::Display for DisconnectReason {
             DisconnectReason::Removed => f.write_str("removed here"),
             DisconnectReason::LocalClose => f.write_str("the mesh was closed here"),
             DisconnectReason::RemoteClose => f.write_str("the remote left"),
+            DisconnectReason::ConnectionClosed => f.write_str("its connection was closed here"),
             DisconnectReason::ConnectionLost => f.write_str("the remote was not heard any more"),
             DisconnectReason::Replaced => f.write_str("the remote restarted and connects afresh"),
             DisconnectReason::TooSlow => f.write_str("the remote did not take its reliable packets in time"),

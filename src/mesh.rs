@@ -38,7 +38,8 @@ use state::State;
 /// * **Ready** to take a packet: whatever was put in last is within the bounds of its targets' queues. A packet for a
 ///   full peer is taken nevertheless, once, and then the sink is not ready until there is room; handles go on.
 /// * **Flushed**: every packet taken is in its targets' queues, within their bounds; not: it was sent.
-/// * **Closed**, as a sink: flushed, and it takes no more packets. The mesh goes on; [`MeshHandle::close`] ends it.
+/// * **Closed**, as a sink: flushed, and it takes no more packets (they are refused with
+///   [`SendError::MeshClosed`], though only the sink is). The mesh goes on; [`MeshHandle::close`] ends it.
 /// * **End of stream**: the mesh is closed, and every event was read. `None` for ever after.
 ///
 /// Dropping it stops everything at once, without flushing: connections are closed, the tasks end. For a goodbye,
@@ -58,8 +59,8 @@ pub struct MeshStream {
 /// The sending half of a [`Mesh`]. Dropping it ends nothing: handles go on sending.
 pub struct MeshSink {
     shared: Arc<Shared>,
-    /// The peer whose queue the last packet has overfilled.
-    full: Option<Arc<Entry>>,
+    /// The peers whose queues the last packet has overfilled.
+    full: Vec<Arc<Entry>>,
     closed: bool,
 }
 
@@ -85,7 +86,7 @@ impl Mesh {
     }
 
     fn new(shared: Arc<Shared>) -> Mesh {
-        let sink = MeshSink { shared: shared.clone(), full: None, closed: false };
+        let sink = MeshSink { shared: shared.clone(), full: Vec::new(), closed: false };
         Mesh { stream: MeshStream { shared, over: false }, sink }
     }
 }
@@ -104,13 +105,8 @@ impl MeshSink {
     }
 
     fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if let Some(full) = &self.full
-            && !full.outbox.has_room_or_wake(cx.waker())
-        {
-            return Poll::Pending;
-        }
-        self.full = None;
-        Poll::Ready(())
+        self.full.retain(|full| !full.outbox.has_room_or_wake(cx.waker()));
+        if self.full.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -138,6 +134,7 @@ impl FusedStream for MeshStream {
 
 impl Drop for MeshStream {
     fn drop(&mut self) {
+        self.shared.begin_close();
         self.shared.stop.cancel();
         self.shared.inbox.deafen();
     }
@@ -161,7 +158,7 @@ impl Sink<OutgoingPacket> for MeshSink {
         match self.shared.offer(&packet, true) {
             Offer::Taken => Ok(()),
             Offer::Full(full) => {
-                self.full = Some(full);
+                self.full = full;
                 Ok(())
             }
             Offer::Refused(error) => Err(error),
@@ -252,6 +249,8 @@ const MIB: usize = 1024 * 1024;
 
 /// The smallest receive window: two of the largest packets.
 const MIN_WINDOW_BYTES: usize = 2 * MAX_MESSAGE_BYTES;
+/// The largest: 1 GiB, for each peer.
+const MAX_WINDOW_BYTES: usize = 1024 * MIB;
 
 /// A longer limit is as good as none, and a sum with it would not be an `Instant` any more on some platforms.
 const FOREVER: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
@@ -335,14 +334,15 @@ impl MeshBuilder {
     }
 
     /// How many bytes of reliable packets from one peer may be here unread; then it is sent no more until some are
-    /// read. Each packet counts with 64 bytes of overhead. Default 4 MiB, at least 512 KiB.
+    /// read. Each packet counts with 64 bytes of overhead. Default 4 MiB, from
+    /// 512 KiB to 1 GiB.
     pub fn receive_window_bytes(mut self, bytes: usize) -> Self {
-        self.limits.window_bytes = bytes.max(MIN_WINDOW_BYTES);
+        self.limits.window_bytes = bytes.clamp(MIN_WINDOW_BYTES, MAX_WINDOW_BYTES);
         self
     }
 
-    /// How many peers there may be, connected or not. Default 128: each costs some 300 KiB and a socket, and in a
-    /// full mesh everyone sends everything to everyone.
+    /// How many peers there may be, connected or not. Default 128: each costs some 300 KiB and a socket for each
+    /// address of this machine, and in a full mesh everyone sends everything to everyone.
     pub fn max_peers(mut self, peers: usize) -> Self {
         self.max_peers = peers;
         self

@@ -204,3 +204,26 @@ fn a_foreign_peer_whose_reader_sleeps_leaves_with_too_slow() {
         bare.connection.close().await.unwrap();
     });
 }
+
+/// SCTP had told the remote that they arrived.
+#[test]
+fn what_a_foreign_peer_sent_before_it_closed_arrives_though_nobody_read() {
+    promise(async {
+        let build = Mesh::builder().receive_window_bytes(1);
+        let (mut mesh, bare) = meet_with(build, true, |signal| signal, &[]).await;
+        let packets = 100_u32;
+        for n in 0..packets {
+            bare.send(0, &[&n.to_be_bytes()[..], &[0; 16_000]].concat()).await;
+        }
+        while bare.channels[0].outstanding_bytes().await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        bare.connection.close().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        for n in 0..packets {
+            assert_eq!(packet(&mut mesh).await.payload[..4], n.to_be_bytes());
+        }
+        assert_eq!(next(&mut mesh).await, left(2, DisconnectReason::RemoteClose));
+        in_time(mesh.handle().close()).await;
+    });
+}

@@ -279,3 +279,43 @@ fn unreliable_packets_that_a_slow_reader_or_link_does_not_take_are_shed_and_coun
         close_all(vec![reader]).await;
     });
 }
+
+/// All of those that a broadcast has overfilled, not the first of them.
+#[test]
+fn the_sink_waits_for_every_full_target_of_a_broadcast() {
+    promise(async {
+        let mut meshes = full_mesh_of(3, |_| builder().send_queue_bytes(10_000)).await;
+        let sleeper = meshes.pop().unwrap();
+        let mut reader = meshes.pop().unwrap();
+        let mut sender = meshes.pop().unwrap();
+        let handle = sender.handle();
+        for to in [2, 3] {
+            let full = || handle.try_send(OutgoingPacket::reliable(id(to), vec![7; 60_000])).is_err();
+            // Until it is full and stays so.
+            while !full() || {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                !full()
+            } {}
+        }
+        use futures::SinkExt as _;
+        let broadcast = OutgoingPacket::reliable(webrtc_mesh::Target::All, vec![7; 60_000]);
+        in_time(sender.feed(broadcast)).await.unwrap();
+        let reading = tokio::spawn(async move {
+            loop {
+                if !matches!(futures::StreamExt::next(&mut reader).await, Some(MeshEvent::Packet(_))) {
+                    return;
+                }
+            }
+        });
+        // The one that reads has room soon; the other never.
+        while handle.try_send(OutgoingPacket::reliable(id(2), "room?")).is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let flushed = tokio::time::timeout(Duration::from_millis(300), sender.flush()).await;
+        assert!(flushed.is_err(), "the sleeper's queue is over its bound");
+        drop(sleeper);
+        in_time(sender.flush()).await.unwrap();
+        drop(sender);
+        in_time(reading).await.unwrap();
+    });
+}

@@ -34,8 +34,8 @@ const ICE_PEER_REFLEXIVE_WAIT: Duration = Duration::from_millis(50);
 
 /// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
 const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
-/// Longer than any grace time that makes sense; the mesh decides before.
-const ICE_FAILED_AFTER: Duration = Duration::from_secs(3600);
+/// ICE never gives up by itself; the mesh's limits decide.
+const ICE_FAILED_AFTER: Duration = Duration::ZERO;
 const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
 
 pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {

@@ -1,7 +1,7 @@
 //! The mesh's task: the supervisor of the peers' tasks. Listens, lets its [`State`] decide, acts.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLockWriteGuard};
 
 use tokio::sync::{mpsc, oneshot};
@@ -10,7 +10,7 @@ use tokio_util::task::JoinMap;
 use tracing::Instrument as _;
 
 use super::handle::{Command, Entry, Shared};
-use super::state::{ConnectionStatus, Effect, State};
+use super::state::{Effect, State};
 use crate::error::UnknownPeer;
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
@@ -133,7 +133,9 @@ impl Supervisor {
                 let Some(peer) = self.lives.get(&life).copied() else { return };
                 match report {
                     Report::Connected { max_message_bytes } => {
-                        self.entry(peer).inspect(|entry| entry.outbox.open(max_message_bytes));
+                        self.entry(peer).inspect(|entry| {
+                            entry.max_message_bytes.store(max_message_bytes, Ordering::Release);
+                        });
                         self.state.opened(peer, life, effects);
                     }
                     Report::Unstable => self.state.wavered(peer, life, true, effects),
@@ -202,6 +204,7 @@ impl Supervisor {
             gauges: handle.gauges.clone(),
             lane,
             connected: AtomicBool::new(false),
+            max_message_bytes: AtomicUsize::new(0),
             peer: handle,
         };
         self.registry().insert(peer, Arc::new(entry));
@@ -217,14 +220,24 @@ impl Supervisor {
             Effect::Status(status) => self.shared.set_status(status),
             Effect::Emit(event) => inbox.event(event),
             Effect::Open(_, peer) => {
-                self.entry(peer).inspect(|entry| entry.connected.store(true, Ordering::Release));
+                self.entry(peer).inspect(|entry| {
+                    entry.outbox.open(entry.max_message_bytes.load(Ordering::Acquire));
+                    entry.connected.store(true, Ordering::Release);
+                });
             }
             Effect::Announce(life, peer) => {
                 tracing::info!(%peer, "connected");
                 inbox.announce(life, peer);
             }
             Effect::End(life, peer, Exit::Failed(failure)) => {
-                tracing::info!(%peer, %failure, "failed");
+                match &failure {
+                    // It may name a host or an address.
+                    PeerFailure::Connection(error) => {
+                        tracing::info!(%peer, "failed: no connection could be made");
+                        tracing::debug!(%peer, %error);
+                    }
+                    failure => tracing::info!(%peer, %failure, "failed"),
+                }
                 inbox.fail(life, peer, failure);
             }
             Effect::End(life, peer, exit) => {
@@ -294,7 +307,6 @@ impl Drop for End {
     fn drop(&mut self) {
         let shared = &self.0;
         shared.begin_close();
-        shared.set_status(ConnectionStatus::Disconnected);
         let entries = std::mem::take(&mut *shared.registry.write().unwrap_or_else(PoisonError::into_inner));
         for entry in entries.into_values() {
             entry.connected.store(false, Ordering::Release);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ pub(super) struct Entry {
     pub(super) gauges: Arc<Gauges>,
     pub(super) lane: Arc<Lane>,
     pub(super) connected: AtomicBool,
+    /// What both sides take, once connected.
+    pub(super) max_message_bytes: AtomicUsize,
     pub(super) peer: crate::peer::Peer,
 }
 
@@ -100,7 +102,8 @@ pub struct PeerInfo {
     pub channels: [ChannelInfo; 3],
     /// Whether all three are open, so that packets can be sent.
     pub connected: bool,
-    /// The last round trip between two members of this crate, measured every 2 s on the control channel.
+    /// The last round trip, measured every 2 s: on the control channel between two members of this crate, with what
+    /// waits in SCTP before it; by ICE with others, without that.
     pub round_trip_time: Option<Duration>,
     /// Channels that the remote opened beyond the agreed ones; they were closed.
     pub refused_channels: u64,
@@ -231,6 +234,10 @@ impl MeshHandle {
     }
 
     pub(super) async fn dismiss(&self, peer: PeerId, farewell: Farewell) -> Result<(), UnknownPeer> {
+        // At once, whoever waits for the supervisor or does not.
+        if let Some(entry) = self.shared.registry().get(&peer) {
+            entry.peer.leave(farewell);
+        }
         let (gone, left) = oneshot::channel();
         let command = Command::Remove { peer, farewell, gone };
         self.shared.commands.send(command).await.map_err(|_| UnknownPeer(peer))?;
@@ -268,6 +275,8 @@ impl MeshHandle {
     /// Refuses new peers, or no more. Those that were added, connected or not, are not concerned.
     pub fn set_refuse_new_connections(&self, refuse: bool) {
         self.shared.refuses.store(refuse, Ordering::Release);
+        // Whoever waits to add a peer waits no more.
+        self.shared.inbox.life_read.notify_waiters();
     }
 
     /// Whether new peers are refused.
@@ -314,9 +323,9 @@ impl MeshHandle {
     /// Sends a packet; a reliable one waits until there is room in the queue of its target, or of all its targets.
     ///
     /// Accepted means: it is in the queues of its targets. A broadcast goes to those who are connected now, to all of
-    /// them or, with an error, to none; to nobody at all is no error. It does not wait for a peer without holding up
-    /// the others' room: nothing is reserved at one while another is full. A peer that stays full for the stall limit
-    /// (default 30 s) leaves with [`TooSlow`](crate::DisconnectReason::TooSlow), so the wait ends.
+    /// them or, with an error, to none; to nobody at all is no error. While it waits for one target it holds no room
+    /// at the others. A peer whose queue stays full, and that takes no packet, for the stall limit (default 30 s)
+    /// leaves with [`TooSlow`](crate::DisconnectReason::TooSlow), so the wait ends.
     ///
     /// An unreliable packet never waits: if the queue is full, the oldest packet in it is shed and counted in
     /// [`Lagged`](crate::MeshEvent::Lagged).
@@ -339,6 +348,7 @@ impl MeshHandle {
                 Offer::Refused(error) => return Err(error),
                 Offer::Full(full) => full,
             };
+            let Some(full) = full.into_iter().next() else { continue };
             let room = full.outbox.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
@@ -346,7 +356,7 @@ impl MeshHandle {
             match self.shared.offer(&packet, false) {
                 Offer::Taken => return Ok(()),
                 Offer::Refused(error) => return Err(error),
-                Offer::Full(now_full) if Arc::ptr_eq(&now_full, &full) => room.await,
+                Offer::Full(now_full) if now_full.iter().any(|entry| Arc::ptr_eq(entry, &full)) => room.await,
                 Offer::Full(_) => {}
             }
         }
@@ -399,8 +409,8 @@ impl fmt::Debug for MeshHandle {
 pub(super) enum Offer {
     /// It is in the queues of its targets.
     Taken,
-    /// It is nowhere: this target has no room.
-    Full(Arc<Entry>),
+    /// These targets have no room. It is nowhere; or, overfilling, everywhere.
+    Full(Vec<Arc<Entry>>),
     /// It is nowhere, and will not be taken later.
     Refused(SendError),
 }
@@ -487,14 +497,14 @@ impl Shared {
 /// All or none. The queues are locked by ascending id, so two broadcasts never wait for each other.
 fn broadcast(targets: &[Arc<Entry>], packet: &OutgoingPacket, overfill: bool) -> Offer {
     let mut taking = Vec::with_capacity(targets.len());
-    let mut full = None;
+    let mut full = Vec::new();
     let mut limit = None;
     for entry in targets {
         let queues = entry.outbox.lock();
         match entry.outbox.check(&queues, packet.mode, packet.payload.len()) {
             Ok(()) => taking.push((entry, queues)),
             Err(Refusal::Full) => {
-                full.get_or_insert(entry);
+                full.push(entry.clone());
                 taking.push((entry, queues));
             }
             Err(Refusal::TooLarge(bytes)) => {
@@ -507,15 +517,14 @@ fn broadcast(targets: &[Arc<Entry>], packet: &OutgoingPacket, overfill: bool) ->
     if let Some(limit) = limit {
         return Offer::Refused(SendError::TooLarge { actual: packet.payload.len(), limit });
     }
-    if let (Some(full), false) = (full, overfill) {
-        return Offer::Full(full.clone());
+    if full.is_empty() || overfill {
+        for (entry, mut queues) in taking {
+            let shed = entry.outbox.push(&mut queues, packet.mode, packet.payload.clone());
+            drop(queues);
+            entry.lane.shed(packet.mode, shed);
+        }
     }
-    for (entry, mut queues) in taking {
-        let shed = entry.outbox.push(&mut queues, packet.mode, packet.payload.clone());
-        drop(queues);
-        entry.lane.shed(packet.mode, shed);
-    }
-    full.map_or(Offer::Taken, |full| Offer::Full(full.clone()))
+    if full.is_empty() { Offer::Taken } else { Offer::Full(full) }
 }
 
 impl Entry {
@@ -531,12 +540,12 @@ impl Entry {
         };
         if full && !overfill {
             drop(queues);
-            return Offer::Full(self);
+            return Offer::Full(vec![self]);
         }
         let shed = self.outbox.push(&mut queues, packet.mode, packet.payload.clone());
         drop(queues);
         self.lane.shed(packet.mode, shed);
-        if full { Offer::Full(self) } else { Offer::Taken }
+        if full { Offer::Full(vec![self]) } else { Offer::Taken }
     }
 
     pub(super) fn is_connected(&self) -> bool {

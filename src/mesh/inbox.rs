@@ -8,6 +8,7 @@
 //! |---|---|---|
 //! | reliable packets of a peer | its window, in bytes | the peer gets no more credit, or is not read |
 //! | unreliable packets of a peer | a bound in bytes | the oldest is shed and counted |
+//! | `PeerUnstable` and `PeerRecovered` of a peer | [`MAX_UNREAD_WAVERING`] | later pairs are left out |
 //! | ended lives, of a peer and in all | [`MAX_UNREAD_LIVES_OF_A_PEER`], [`MAX_UNREAD_LIVES`] | new ones are not admitted until some are read |
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +30,9 @@ pub(crate) const MAX_UNREAD_LIVES_OF_A_PEER: u32 = 4;
 /// Many peers that flap have this many in all.
 pub(crate) const MAX_UNREAD_LIVES: u32 = 1024;
 
+/// A peer that wavers while nobody reads has this many events of it on record; later pairs are left out.
+pub(crate) const MAX_UNREAD_WAVERING: u32 = 8;
+
 /// The queue between the peers and whoever reads the mesh.
 #[derive(Debug, Default)]
 pub(crate) struct Inbox {
@@ -45,6 +49,8 @@ struct State {
     book: Book,
     unread: HashMap<PeerId, u32>,
     unread_total: u32,
+    /// For each peer, `PeerUnstable` and `PeerRecovered` events that wait, and whether the last put was unstable.
+    wavering: HashMap<PeerId, (u32, bool)>,
     reader: Option<Waker>,
     /// Nothing will come any more; `None` when all is read.
     finished: bool,
@@ -81,20 +87,32 @@ struct LaneState {
     unreliable: VecDeque<Item>,
     unreliable_bytes: usize,
     arrivals: u64,
-    /// Shed and not reported, by mode, and the epoch in which the report has its turn.
+    /// Shed and not reported, by mode, and where the report has its place.
     shed: [u64; 3],
-    shed_epoch: Option<u64>,
+    report: Option<Place>,
+    /// The cost of all reliable packets that were read, and of those when the task was last told.
+    read: u64,
+    told: u64,
+    /// Unreliable packets are shed here: the reader does not keep up.
+    shedding: bool,
     /// Whether it is in `turns`.
     queued: bool,
 }
 
 #[derive(Debug)]
 struct Item {
-    /// How many membership events there had been.
-    epoch: u64,
-    arrival: u64,
+    place: Place,
     mode: TransferMode,
     payload: Bytes,
+}
+
+/// When something of a lane is to be read.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// How many membership events there had been.
+    epoch: u64,
+    /// How many items had arrived in this lane.
+    arrival: u64,
 }
 
 /// The end of the inbox that one life of a peer fills.
@@ -103,16 +121,8 @@ pub(crate) struct Lane {
     life: Life,
     inbox: Arc<Inbox>,
     unreliable_bound: usize,
-    meter: Mutex<Meter>,
     /// Wakes the peer's task.
     waker: AtomicWaker,
-}
-
-#[derive(Debug, Default)]
-struct Meter {
-    backlog: Backlog,
-    /// What was read when the task was last told.
-    told: u64,
 }
 
 /// The peer's task learns of what was read in steps of this many bytes: a fraction of the smallest window.
@@ -121,13 +131,7 @@ const TELL_EVERY_BYTES: u64 = 64 * 1024;
 impl Inbox {
     /// A lane for a life that begins. What it brings is held until it is announced.
     pub(crate) fn lane(self: &Arc<Self>, life: Life, peer: PeerId, unreliable_bound: usize) -> Arc<Lane> {
-        let lane = Arc::new(Lane {
-            life,
-            inbox: self.clone(),
-            unreliable_bound,
-            meter: Mutex::default(),
-            waker: AtomicWaker::new(),
-        });
+        let lane = Arc::new(Lane { life, inbox: self.clone(), unreliable_bound, waker: AtomicWaker::new() });
         let state = LaneState {
             lane: lane.clone(),
             peer,
@@ -138,7 +142,10 @@ impl Inbox {
             unreliable_bytes: 0,
             arrivals: 0,
             shed: [0; 3],
-            shed_epoch: None,
+            report: None,
+            read: 0,
+            told: 0,
+            shedding: false,
             queued: false,
         };
         self.lock().lanes.insert(life, state);
@@ -147,7 +154,18 @@ impl Inbox {
 
     /// Puts an event that concerns no life's beginning or end.
     pub(crate) fn event(&self, event: MeshEvent) {
-        self.lock().member(Entry::Event(event));
+        let mut state = self.lock();
+        if let MeshEvent::PeerUnstable(peer) | MeshEvent::PeerRecovered(peer) = event {
+            let unstable = event == MeshEvent::PeerUnstable(peer);
+            let (waiting, was_unstable) = state.wavering.entry(peer).or_default();
+            // Both of a pair are put, or none.
+            if if unstable { *waiting >= MAX_UNREAD_WAVERING } else { !*was_unstable } {
+                return;
+            }
+            *waiting += 1;
+            *was_unstable = unstable;
+        }
+        state.member(Entry::Event(event));
     }
 
     /// Puts the peer's `PeerConnected`, and what was held after it.
@@ -159,9 +177,9 @@ impl Inbox {
         let Some(lane) = lanes.get_mut(&life) else { return };
         lane.held = false;
         let items = lane.reliable.iter_mut().chain(&mut lane.unreliable);
-        let mut count = items.map(|item| item.epoch = epoch).count();
+        let mut count = items.map(|item| item.place.epoch = epoch).count();
         if lane.shed != [0; 3] {
-            lane.shed_epoch = Some(epoch);
+            lane.report = Some(Place { epoch, arrival: 0 });
             count += 1;
         }
         if count > 0 {
@@ -176,6 +194,9 @@ impl Inbox {
         let mut state = self.lock();
         if let Some(lane) = state.lanes.get_mut(&life) {
             lane.over = true;
+        }
+        if let Some((_, unstable)) = state.wavering.get_mut(&peer) {
+            *unstable = false;
         }
         state.member(Entry::End(Some(life), peer, MeshEvent::PeerDisconnected(peer, reason)));
     }
@@ -234,7 +255,7 @@ impl Inbox {
         };
         drop(state);
         match told {
-            Told::Lane(lane, mode, bytes, shedding) => lane.read(mode, bytes, shedding),
+            Told::Lane(lane) => lane.waker.wake(),
             Told::LifeRead => self.life_read.notify_waiters(),
             Told::Nobody => {}
         }
@@ -255,7 +276,7 @@ impl Inbox {
 
 /// Who is told that something was read, after the lock is given back.
 enum Told {
-    Lane(Arc<Lane>, TransferMode, usize, bool),
+    Lane(Arc<Lane>),
     LifeRead,
     Nobody,
 }
@@ -307,10 +328,20 @@ impl State {
         let (_, entry) = self.book.membership.pop_front()?;
         self.book.first += 1;
         match entry {
-            Entry::Event(event) => Some((event, Told::Nobody)),
+            Entry::Event(event) => {
+                if let MeshEvent::PeerUnstable(peer) | MeshEvent::PeerRecovered(peer) = event
+                    && let Some((waiting, _)) = self.wavering.get_mut(&peer)
+                {
+                    *waiting = waiting.saturating_sub(1);
+                }
+                Some((event, Told::Nobody))
+            }
             Entry::End(life, peer, event) => {
                 if let Some(life) = life {
                     self.lanes.remove(&life);
+                }
+                if self.unread.get(&peer) == Some(&1) {
+                    self.wavering.remove(&peer);
                 }
                 if let Some(lives) = self.unread.get_mut(&peer) {
                     *lives -= 1;
@@ -354,70 +385,67 @@ impl State {
 
 impl LaneState {
     fn is_empty(&self) -> bool {
-        self.reliable.is_empty() && self.unreliable.is_empty() && self.shed_epoch.is_none()
+        self.reliable.is_empty() && self.unreliable.is_empty() && self.report.is_none()
     }
 
-    fn count_shed(&mut self, book: &mut Book, mode: TransferMode, dropped: u64) {
+    /// `arrival` is that of the item that the report goes before.
+    fn count_shed(&mut self, book: &mut Book, mode: TransferMode, dropped: u64, arrival: u64) {
         self.shed[mode.index()] += dropped;
-        if !self.held && self.shed_epoch.is_none() {
-            self.shed_epoch = Some(book.count());
+        if !self.held && self.report.is_none() {
+            self.report = Some(Place { epoch: book.count(), arrival });
         }
     }
 
     /// What comes first of this epoch, and whether it used up a place that was counted.
     fn take(&mut self, epoch: u64) -> Option<(MeshEvent, Told, bool)> {
-        if self.shed_epoch == Some(epoch) {
-            let mode = TransferMode::ALL.into_iter().find(|mode| self.shed[mode.index()] > 0)?;
-            let dropped = std::mem::take(&mut self.shed[mode.index()]);
-            let last = self.shed == [0; 3];
-            if last {
-                self.shed_epoch = None;
-            }
-            return Some((MeshEvent::Lagged { peer: self.peer, mode, dropped }, Told::Nobody, last));
+        let now = |place: Place| (place.epoch == epoch).then_some(place.arrival);
+        let first = |queue: &VecDeque<Item>| queue.front().and_then(|item| now(item.place));
+        let (reliable, unreliable) = (first(&self.reliable), first(&self.unreliable));
+        let packet = reliable.into_iter().chain(unreliable).min();
+        match (self.report.and_then(now), packet) {
+            // The report has its place among the packets: one that always went first would leave no turn for them.
+            (Some(report), packet) if packet.is_none_or(|packet| report <= packet) => self.take_report(),
+            (_, None) => None,
+            (_, Some(packet)) => self.take_packet(reliable == Some(packet)),
         }
-        let arrival = |queue: &VecDeque<Item>| {
-            queue.front().filter(|item| item.epoch == epoch).map(|item| item.arrival)
-        };
-        let queue = match (arrival(&self.reliable), arrival(&self.unreliable)) {
-            (None, None) => return None,
-            (Some(reliable), Some(unreliable)) if reliable < unreliable => &mut self.reliable,
-            (Some(_), None) => &mut self.reliable,
-            (_, Some(_)) => &mut self.unreliable,
-        };
+    }
+
+    fn take_report(&mut self) -> Option<(MeshEvent, Told, bool)> {
+        let mode = TransferMode::ALL.into_iter().find(|mode| self.shed[mode.index()] > 0)?;
+        let dropped = std::mem::take(&mut self.shed[mode.index()]);
+        let last = self.shed == [0; 3];
+        if last {
+            self.report = None;
+        }
+        Some((MeshEvent::Lagged { peer: self.peer, mode, dropped }, Told::Nobody, last))
+    }
+
+    fn take_packet(&mut self, reliable: bool) -> Option<(MeshEvent, Told, bool)> {
+        let queue = if reliable { &mut self.reliable } else { &mut self.unreliable };
         let item = queue.pop_front()?;
         let bytes = cost(item.payload.len());
-        let mut shedding = true;
-        if item.mode != TransferMode::Reliable {
+        let tell = if reliable {
+            self.read += bytes as u64;
+            let tell = self.read - self.told >= TELL_EVERY_BYTES;
+            if tell {
+                self.told = self.read;
+            }
+            tell
+        } else {
             self.unreliable_bytes -= bytes;
             // It takes more when half of it is read, not at every packet.
-            shedding = self.unreliable_bytes > self.lane.unreliable_bound / 2;
-        }
-        let told = Told::Lane(self.lane.clone(), item.mode, bytes, shedding);
+            let enough = self.unreliable_bytes <= self.lane.unreliable_bound / 2;
+            let tell = self.shedding && enough;
+            self.shedding &= !enough;
+            tell
+        };
+        let told = if tell { Told::Lane(self.lane.clone()) } else { Told::Nobody };
         let packet = Packet { from: self.peer, mode: item.mode, payload: item.payload };
         Some((MeshEvent::Packet(packet), told, true))
     }
 }
 
 impl Lane {
-    fn read(&self, mode: TransferMode, bytes: usize, shedding: bool) {
-        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut tell = false;
-        if mode == TransferMode::Reliable {
-            meter.backlog.read += bytes as u64;
-            if meter.backlog.read - meter.told >= TELL_EVERY_BYTES {
-                meter.told = meter.backlog.read;
-                tell = true;
-            }
-        } else if meter.backlog.shedding && !shedding {
-            meter.backlog.shedding = false;
-            tell = true;
-        }
-        drop(meter);
-        if tell {
-            self.waker.wake();
-        }
-    }
-
     /// Changes the lane, unless its life is over, and gives it its turn if there is something to read.
     fn with(&self, change: impl FnOnce(&mut LaneState, &mut Book)) {
         let mut state = self.inbox.lock();
@@ -437,12 +465,11 @@ impl Lane {
 
 impl Delivery for Lane {
     fn deliver(&self, mode: TransferMode, payload: Bytes) {
-        let mut shedding = false;
         self.with(|lane, book| {
             let bytes = cost(payload.len());
             let epoch = if lane.held { 0 } else { book.count() };
             lane.arrivals += 1;
-            let item = Item { epoch, arrival: lane.arrivals, mode, payload };
+            let item = Item { place: Place { epoch, arrival: lane.arrivals }, mode, payload };
             if mode == TransferMode::Reliable {
                 lane.reliable.push_back(item);
                 return;
@@ -453,28 +480,37 @@ impl Delivery for Lane {
                 let Some(oldest) = lane.unreliable.pop_front() else { break };
                 lane.unreliable_bytes -= cost(oldest.payload.len());
                 if !lane.held {
-                    book.uncount(oldest.epoch);
+                    book.uncount(oldest.place.epoch);
                 }
-                lane.count_shed(book, oldest.mode, 1);
-                shedding = true;
+                lane.count_shed(book, oldest.mode, 1, lane.arrivals);
+                lane.shedding = true;
             }
         });
-        if shedding {
-            self.meter.lock().unwrap_or_else(PoisonError::into_inner).backlog.shedding = true;
-        }
+    }
+
+    fn forget(&self) {
+        self.with(|lane, _| {
+            if lane.held {
+                lane.reliable.clear();
+                lane.unreliable.clear();
+                lane.unreliable_bytes = 0;
+                lane.shed = [0; 3];
+            }
+        });
     }
 
     fn shed(&self, mode: TransferMode, dropped: u64) {
         if dropped > 0 {
-            self.with(|lane, book| lane.count_shed(book, mode, dropped));
+            self.with(|lane, book| lane.count_shed(book, mode, dropped, lane.arrivals + 1));
         }
     }
 
     fn backlog(&self, waker: &Waker) -> Backlog {
         self.waker.register(waker);
-        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
-        meter.told = meter.backlog.read;
-        meter.backlog
+        let mut state = self.inbox.lock();
+        let Some(lane) = state.lanes.get_mut(&self.life) else { return Backlog::default() };
+        lane.told = lane.read;
+        Backlog { read: lane.read, shedding: lane.shedding }
     }
 }
 
@@ -581,6 +617,60 @@ mod tests {
         assert!(!lane.backlog(Waker::noop()).shedding);
         lane.shed(TransferMode::Unreliable, 7);
         expect(&mut read, &["1 lost 7"]);
+    }
+
+    /// A report at every turn would leave none for the packets.
+    #[test]
+    fn what_is_shed_all_the_time_does_not_keep_the_packets_waiting() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let lane = connected(&inbox, 1);
+        for n in ["a", "b", "c"] {
+            lane.deliver(TransferMode::Reliable, n.into());
+        }
+        let mut packets = Vec::new();
+        for _ in 0..8 {
+            lane.shed(TransferMode::Unreliable, 1);
+            packets.extend(Some(said(read())).filter(|said| said.starts_with("1: ")));
+        }
+        assert_eq!(packets, ["1: a", "1: b", "1: c"]);
+    }
+
+    #[test]
+    fn a_peer_that_wavers_while_nobody_reads_is_bounded_and_stays_in_pairs() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        connected(&inbox, 1);
+        assert_eq!(said(read()), "+1");
+        for _ in 0..100 {
+            inbox.event(MeshEvent::PeerUnstable(id(1)));
+            inbox.event(MeshEvent::PeerRecovered(id(1)));
+        }
+        let mut events = Vec::new();
+        while let Some(Some(event)) = read() {
+            events.push(event);
+        }
+        assert_eq!(events.len(), MAX_UNREAD_WAVERING as usize);
+        assert!(
+            events
+                .chunks(2)
+                .all(|pair| { pair == [MeshEvent::PeerUnstable(id(1)), MeshEvent::PeerRecovered(id(1))] })
+        );
+        inbox.event(MeshEvent::PeerUnstable(id(1)));
+        assert_eq!(said(read()), "PeerUnstable(PeerId(1))", "and goes on when it is read");
+    }
+
+    #[test]
+    fn what_came_by_a_connection_that_never_was_up_is_forgotten() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        let lane = inbox.lane(Life(1), id(1), BOUND);
+        lane.deliver(TransferMode::Reliable, "of the attempt before".into());
+        lane.forget();
+        inbox.announce(Life(1), id(1));
+        lane.deliver(TransferMode::Reliable, "of this one".into());
+        lane.forget();
+        expect(&mut read, &["+1", "1: of this one"]);
     }
 
     #[test]

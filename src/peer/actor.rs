@@ -263,6 +263,7 @@ impl Running {
                 self.settling.hurry();
                 self.channels.await_drained();
             }
+            Effect::AwaitClosed => self.channels.await_closed(),
             Effect::AwaitReceived(packets) => self.channels.await_received(packets),
             Effect::RoundTrip(time) => self.ears.gauges.set_round_trip(time),
             Effect::End(exit) => return Some(exit),

@@ -15,7 +15,7 @@ use tokio::time::{Duration, Instant, Sleep};
 use super::control::{Frame, FrameError, cost};
 use super::outbox::Outbox;
 use super::pace::Pace;
-use crate::connection::{Channel, ChannelClosed, ChannelEvent, Outstanding};
+use crate::connection::{Channel, ChannelClosed, ChannelEvent, MAX_MESSAGE_BYTES, Outstanding};
 use crate::packet::TransferMode;
 
 /// Where a peer's packets go: a bounded queue that somebody reads, or does not.
@@ -25,6 +25,9 @@ pub(crate) trait Delivery: fmt::Debug + Send + Sync {
 
     /// Packets to this peer were shed.
     fn shed(&self, mode: TransferMode, dropped: u64);
+
+    /// Drops what was delivered, as nobody was told of it: it came by a connection that never was up.
+    fn forget(&self);
 
     /// How much is read and unread; `waker` is woken when that has changed by enough to say so.
     fn backlog(&self, waker: &Waker) -> Backlog;
@@ -50,6 +53,8 @@ pub(crate) enum Happening {
     Frame(Frame),
     /// The remote said something there that breaks the protocol.
     BadFrame(FrameError),
+    /// The remote sends more than it was granted.
+    Overrun,
     /// As many reliable packets have arrived as [`Channels::await_received`] asked for.
     Received,
     /// Everything that waited was handed to SCTP, as [`Channels::await_drained`] asked for.
@@ -77,6 +82,11 @@ pub(crate) struct Channels {
     await_drained: bool,
     stall_limit: Duration,
     stall: Pin<Box<Sleep>>,
+    /// Where the next turn begins, so that a channel that always has something to decide on leaves the others theirs.
+    first: usize,
+    /// A channel has closed, or is said to have: what the reliable one still holds is taken, for a moment.
+    closing: Option<usize>,
+    last_messages: Pin<Box<Sleep>>,
     /// How much SCTP is given of each channel of packets, with what it holds.
     paces: [(Pace, Outstanding); 3],
 }
@@ -102,6 +112,12 @@ const MODE_OF: [TransferMode; 3] =
     [TransferMode::Reliable, TransferMode::UnreliableOrdered, TransferMode::Unreliable];
 pub(super) const CONTROL: usize = 3;
 
+/// The channels' turns: control first, then what is lost by being late.
+const ORDER: [usize; 4] = [CONTROL, 2, 1, 0];
+
+/// How long what arrived before a close is waited for, since the last of it.
+const LAST_MESSAGES: Duration = Duration::from_millis(20);
+
 /// Packets that a channel moves, each way, before the next has its turn; and turns before other tasks have theirs.
 const BATCH: usize = 16;
 const TURNS: usize = 8;
@@ -119,6 +135,9 @@ impl Channels {
         stall_limit: Duration,
     ) -> Channels {
         Channels {
+            first: 0,
+            closing: None,
+            last_messages: Box::pin(tokio::time::sleep(Duration::ZERO)),
             paces: paces_of(&channels),
             channels,
             outbox,
@@ -137,8 +156,12 @@ impl Channels {
         }
     }
 
-    /// Puts those of a fresh connection in place of these; nothing was sent or received yet.
+    /// Puts those of a fresh connection in place of these. Nothing was sent; what was received was of a connection that
+    /// never was up, and is forgotten.
     pub(crate) fn renew(&mut self, channels: [Channel; 4]) {
+        (self.received, self.received_cost) = (0, 0);
+        (self.await_received, self.closing) = (None, None);
+        self.delivery.forget();
         self.paces = paces_of(&channels);
         self.channels = channels;
         self.frames.clear();
@@ -173,6 +196,20 @@ impl Channels {
         if let Some(credits) = &mut self.credits {
             credits.limit = credits.limit.max(limit);
             credits.pause = pause;
+        }
+    }
+
+    /// The connection is said to be closed by the remote: reports a [`Happening::Closed`] when what arrived before is
+    /// taken.
+    pub(crate) fn await_closed(&mut self) {
+        self.begin_closing(0);
+    }
+
+    fn begin_closing(&mut self, channel: usize) {
+        // The control channel's close means nothing with a remote that does not know it; another's does.
+        if self.closing.is_none_or(|closing| closing == CONTROL && channel != CONTROL) {
+            self.closing = Some(channel);
+            self.last_messages.as_mut().reset(Instant::now() + LAST_MESSAGES);
         }
     }
 
@@ -215,21 +252,15 @@ impl Channels {
         self.grant(backlog);
         for _ in 0..TURNS {
             let mut moved = false;
-            // Control first, then what is lost by being late.
-            for channel in [CONTROL, 2, 1, 0] {
-                for _ in 0..BATCH {
-                    match self.poll_send(channel, cx) {
-                        Poll::Ready(Ok(())) => moved = true,
-                        Poll::Ready(Err(ChannelClosed)) => return Poll::Ready(Happening::Closed(channel)),
-                        Poll::Pending => break,
+            for turn in 0..ORDER.len() {
+                let place = (self.first + turn) % ORDER.len();
+                match self.poll_channel(ORDER[place], backlog, cx) {
+                    Poll::Ready(Some(happening)) => {
+                        self.first = (place + 1) % ORDER.len();
+                        return Poll::Ready(happening);
                     }
-                }
-                for _ in 0..BATCH {
-                    match self.poll_receive(channel, backlog, cx) {
-                        Poll::Ready(Some(happening)) => return Poll::Ready(happening),
-                        Poll::Ready(None) => moved = true,
-                        Poll::Pending => break,
-                    }
+                    Poll::Ready(None) => moved = true,
+                    Poll::Pending => {}
                 }
             }
             if self.await_received.is_some_and(|packets| self.received >= packets) {
@@ -240,8 +271,41 @@ impl Channels {
                 return self.poll_idle(cx);
             }
         }
+        if let Poll::Ready(happening) = self.poll_stalled(cx) {
+            return Poll::Ready(happening);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Moves a batch of a channel, each way. Pending is: there was nothing to move.
+    fn poll_channel(
+        &mut self,
+        channel: usize,
+        backlog: Backlog,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Happening>> {
+        let mut moved = false;
+        for _ in 0..BATCH {
+            match self.poll_send(channel, cx) {
+                Poll::Ready(Ok(())) => moved = true,
+                Poll::Ready(Err(ChannelClosed)) => {
+                    self.begin_closing(channel);
+                    break;
+                }
+                Poll::Pending => break,
+            }
+        }
+        for _ in 0..BATCH {
+            match self.poll_receive(channel, backlog, cx) {
+                // The others may hold what arrived before.
+                Poll::Ready(Some(Happening::Closed(channel))) if channel != 0 => self.begin_closing(channel),
+                Poll::Ready(Some(happening)) => return Poll::Ready(Some(happening)),
+                Poll::Ready(None) => moved = true,
+                Poll::Pending => break,
+            }
+        }
+        if moved { Poll::Ready(None) } else { Poll::Pending }
     }
 
     /// Waits until everything that was to be said is handed to SCTP, or never will be.
@@ -315,6 +379,7 @@ impl Channels {
         // Who gives no credits is held up by SCTP's own window, at the price of all its channels: the last resort.
         let full = channel == 0
             && self.credits.is_none()
+            && self.closing.is_none()
             && self.received_cost.saturating_sub(backlog.read) >= self.window_bytes;
         if full {
             return Poll::Pending;
@@ -331,6 +396,15 @@ impl Channels {
                 if mode == TransferMode::Reliable {
                     self.received += 1;
                     self.received_cost += cost(payload.len()) as u64;
+                    // One packet may go over what was granted.
+                    let granted =
+                        self.credits.map(|credits| credits.granted + cost(MAX_MESSAGE_BYTES) as u64);
+                    if granted.is_some_and(|granted| self.received_cost > granted) {
+                        return Poll::Ready(Some(Happening::Overrun));
+                    }
+                    if self.closing.is_some() {
+                        self.last_messages.as_mut().reset(Instant::now() + LAST_MESSAGES);
+                    }
                 }
                 self.delivery.deliver(mode, payload);
                 None
@@ -342,8 +416,10 @@ impl Channels {
     /// Grants credit for what was read, in steps of a quarter of the window.
     fn grant(&mut self, backlog: Backlog) {
         let Some(credits) = &mut self.credits else { return };
-        let credit = backlog.read + self.window_bytes;
-        if credit < credits.granted + self.window_bytes / 4 && credits.paused == backlog.shedding {
+        let credit = backlog.read.saturating_add(self.window_bytes);
+        if credit < credits.granted.saturating_add(self.window_bytes / 4)
+            && credits.paused == backlog.shedding
+        {
             return;
         }
         credits.granted = credits.granted.max(credit);
@@ -370,17 +446,19 @@ impl Channels {
                 return Poll::Ready(Happening::Drained);
             }
         }
-        let full_since = queues.full_since();
         drop(queues);
-        if let Some(since) = full_since {
-            self.stall.as_mut().reset(since + self.stall_limit);
-            std::task::ready!(self.stall.as_mut().poll(cx));
-            // The time may have been reset by progress meanwhile.
-            if Instant::now() >= since + self.stall_limit {
-                return Poll::Ready(Happening::Stalled);
-            }
+        if let Some(channel) = self.closing {
+            std::task::ready!(self.last_messages.as_mut().poll(cx));
+            self.closing = None;
+            return Poll::Ready(Happening::Closed(channel));
         }
-        Poll::Pending
+        self.poll_stalled(cx)
+    }
+
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        let Some(since) = self.outbox.lock().full_since() else { return Poll::Pending };
+        self.stall.as_mut().reset(since + self.stall_limit);
+        self.stall.as_mut().poll(cx).map(|()| Happening::Stalled)
     }
 }
 

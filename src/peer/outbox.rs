@@ -53,6 +53,7 @@ pub(crate) enum Refusal {
 #[derive(Debug)]
 pub(crate) struct Queues {
     accepting: bool,
+    closed: bool,
     max_message_bytes: usize,
     packets: [VecDeque<Bytes>; 3],
     bytes: [usize; 3],
@@ -68,6 +69,7 @@ impl Outbox {
     pub(crate) fn new(bounds: Bounds) -> Outbox {
         let queues = Queues {
             accepting: false,
+            closed: false,
             max_message_bytes: 0,
             packets: Default::default(),
             bytes: [0; 3],
@@ -82,17 +84,17 @@ impl Outbox {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes packets from now on.
+    /// Takes packets from now on, unless it was closed already.
     pub(crate) fn open(&self, max_message_bytes: usize) {
         let mut queues = self.lock();
-        queues.accepting = true;
+        queues.accepting = !queues.closed;
         queues.max_message_bytes = max_message_bytes;
     }
 
     /// Takes no more packets; what waits stays until it is sent. Whoever waits for room learns it.
     pub(crate) fn close(&self) {
         let mut queues = self.lock();
-        queues.accepting = false;
+        (queues.accepting, queues.closed) = (false, true);
         self.tell_room(&mut queues);
     }
 

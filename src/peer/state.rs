@@ -66,6 +66,8 @@ pub(crate) enum Effect {
     Drain,
     /// Report when so many reliable packets have arrived.
     AwaitReceived(u64),
+    /// The remote has closed: report that when what arrived before is taken.
+    AwaitClosed,
     /// The round trip took so long.
     RoundTrip(Duration),
     /// It is over. Nothing follows.
@@ -120,6 +122,8 @@ struct Probe {
     sent: Option<Instant>,
     next: Option<Instant>,
 }
+
+const OVERRUN: &str = "it sends more than it was granted";
 
 /// How often the round trip is measured.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -192,8 +196,13 @@ impl State {
         let remote_closed = condition.remote_closed;
         self.condition = condition;
         match (self.condition.state, &self.phase) {
-            (ConnectionState::Failed, _) if remote_closed => self.remote_closed(tally, effects),
-            (ConnectionState::Failed | ConnectionState::Closed, _) => self.lost(tally, effects),
+            (ConnectionState::Failed, Phase::Connecting) if remote_closed => {
+                self.remote_closed(tally, effects)
+            }
+            // What arrived before the close is taken first.
+            (ConnectionState::Failed, _) if remote_closed => effects.push(Effect::AwaitClosed),
+            (ConnectionState::Closed, _) => self.closed_here(tally, effects),
+            (ConnectionState::Failed, _) => self.lost(tally, effects),
             (ConnectionState::Disconnected, Phase::Connected) => {
                 self.fall_silent(now, effects);
             }
@@ -221,6 +230,12 @@ impl State {
             Happening::BadFrame(error) => self.end_because(
                 |_| PeerFailure::Protocol(error.to_string()),
                 || DisconnectReason::Protocol(error.to_string()),
+                tally,
+                effects,
+            ),
+            Happening::Overrun => self.end_because(
+                |_| PeerFailure::Protocol(OVERRUN.to_owned()),
+                || DisconnectReason::Protocol(OVERRUN.to_owned()),
                 tally,
                 effects,
             ),
@@ -420,6 +435,16 @@ impl State {
         self.end_because(
             |stage| PeerFailure::RemoteClosed { stage },
             || DisconnectReason::RemoteClose,
+            tally,
+            effects,
+        );
+    }
+
+    /// Somebody has closed a clone of the connection.
+    fn closed_here(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
+        self.end_because(
+            |stage| PeerFailure::ConnectionFailed { stage },
+            || DisconnectReason::ConnectionClosed,
             tally,
             effects,
         );

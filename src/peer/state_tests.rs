@@ -171,8 +171,23 @@ fn a_connected_peer_whose_connection_fails_is_lost() {
 fn a_remote_that_closes_has_left() {
     let mut peer = connected();
     peer.condition.remote_closed = true;
-    assert_eq!(peer.is(ConnectionState::Failed), [gone(DisconnectReason::RemoteClose)]);
+    assert_eq!(peer.is(ConnectionState::Failed), [Effect::AwaitClosed], "what arrived before is taken first");
+    assert_eq!(peer.happens(Happening::Closed(0)), [gone(DisconnectReason::RemoteClose)]);
     assert_eq!(connected().happens(Happening::Closed(2)), [gone(DisconnectReason::RemoteClose)]);
+}
+
+#[test]
+fn a_connection_closed_here_ends_the_peer_and_says_so() {
+    assert_eq!(connected().is(ConnectionState::Closed), [gone(DisconnectReason::ConnectionClosed)]);
+}
+
+#[test]
+fn a_remote_that_sends_more_than_it_was_granted_is_gone() {
+    let effects = connected().happens(Happening::Overrun);
+    assert!(
+        matches!(&effects[..], [Effect::End(Exit::Disconnected(DisconnectReason::Protocol(_)))]),
+        "{effects:?}"
+    );
 }
 
 #[test]

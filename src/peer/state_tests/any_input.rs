@@ -209,6 +209,7 @@ impl Course {
                     (self.drained, self.awaits_drained) = (true, true);
                 }
                 Effect::AwaitReceived(_) => self.awaits_received = true,
+                Effect::AwaitClosed => assert!(self.connected),
                 Effect::Say(frame) => self.say(*frame),
                 Effect::SayHello => assert!(self.control && !self.connected),
                 Effect::Credit { .. } | Effect::RoundTrip(_) => assert!(self.control && self.connected),
