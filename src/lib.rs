@@ -82,7 +82,7 @@
 //! | supervisor | your [`Mesh`] (or [`MeshStream`]) | [`build`](MeshBuilder::build), [`join`](MeshBuilder::join) | when [`close`](MeshHandle::close) is done, at once when the parent is dropped, with the runtime |
 //! | peer | supervisor | [`add_peer`](MeshHandle::add_peer), or signalling reports a peer | when the peer has left, failed or panicked; aborted with the supervisor |
 //! | signalling | supervisor | [`join`](MeshBuilder::join) | when the mesh closes, after [`leave`](Signaling::leave); aborted with the supervisor |
-//! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or with its last clone |
+//! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or when its last clone is dropped |
 //! | closing | [`PeerConnection`] | its `close`, or the drop of its last clone | after 100 ms at the most |
 //! | a negotiation step | [`PeerConnection`] | `create_offer`, `handle_signal` | as soon as it is done; it waits for no network |
 //! | repeats of a handshake datagram | [`PeerConnection`] | when one is sent | after 500 ms, when the other side answers, or with the connection |
@@ -96,11 +96,13 @@
 //! | events of a channel | driver, peer's task | 256, and SCTP's window of 8 MiB | the remote's SCTP stops. Between two of this crate credits keep it from coming to that |
 //! | inbox, reliable, per peer | peer's task, you | [4 MiB](MeshBuilder::receive_window_bytes) | the remote gets no more credit; one that knows no credits is not read |
 //! | inbox, unreliable, per peer | peer's task, you | [256 KiB](MeshBuilder::unreliable_queue_bytes) | the oldest is shed, counted in `Lagged` |
+//! | `PeerUnstable`, `PeerRecovered` | supervisor, you | 8 of a peer | later pairs are left out |
 //! | membership events | supervisor, you | 4 ended lives of a peer, 1,024 in all | [`add_peer`](MeshHandle::add_peer), and signalling, wait until some are read |
 //! | commands | handles, supervisor | 64 | the method waits a turn: the supervisor waits for nobody |
 //! | reports | peers, supervisor | 256 | the peer waits a turn |
 //! | signals | connection, [`SignalStream`] | 256 candidates | a candidate is dropped, and logged |
-//! | early candidates | [`handle_signal`](PeerConnection::handle_signal), connection | 256 | [`ConnectionError::TooMuch`] |
+//! | remote candidates | [`handle_signal`](PeerConnection::handle_signal), connection | 256 before the description, 1,024 in all | [`ConnectionError::TooMuch`] |
+//! | a member's signals | [`Hub`](signaling::loopback::Hub), signalling | 16,384 | refused to the sender, or logged |
 //!
 //! # What a mesh trusts
 //!
@@ -115,7 +117,8 @@
 //! # Logging
 //!
 //! By [`tracing`]: a span `mesh{id}`, and in it `peer{peer}` for each peer. `info` says who comes and goes and why,
-//! `debug` how connections are made, `trace` every decision.
+//! `debug` how connections are made, `trace` every decision. The `webrtc` crate below logs by itself, through `log`,
+//! and names addresses in its warnings and errors; a filter such as `warn,webrtc=off,rtc=off` keeps them out.
 
 pub mod signaling;
 
