@@ -152,8 +152,8 @@ impl Supervisor {
                     (false, false) => Exit::Failed(PeerFailure::Panicked),
                 });
                 if let Some(entry) = self.registry().remove(&peer) {
-                    entry.connected.store(false, Ordering::Release);
                     entry.outbox.close();
+                    entry.connected.store(false, Ordering::Release);
                 }
                 self.state.ended(peer, life, exit, effects);
                 self.gone.extend(self.leaving.remove(&life).unwrap_or_default());
@@ -163,13 +163,16 @@ impl Supervisor {
                 let result = self.state.check_add(peer, refuses).map(|()| self.add(peer, first, renewable));
                 let _ = reply.send(result);
             }
-            Input::Command(Command::Remove { peer, farewell, gone }) => {
-                let Some(member) = self.state.member(peer) else {
-                    let _ = gone.send(Err(UnknownPeer(peer)));
-                    return;
-                };
-                self.leaving.entry(member.life).or_default().push(gone);
-                let _ = self.state.remove(peer, farewell, effects);
+            Input::Command(Command::Remove { peer, begun, farewell, gone }) => {
+                match self.state.member(peer).filter(|member| begun.is_none_or(|life| life == member.life)) {
+                    Some(member) => {
+                        self.leaving.entry(member.life).or_default().push(gone);
+                        let _ = self.state.remove(peer, farewell, effects);
+                    }
+                    // That life is over already.
+                    None if begun.is_some() => self.gone.push(gone),
+                    None => drop(gone.send(Err(UnknownPeer(peer)))),
+                }
             }
             // A life that is over drops the sender, which tells as much.
             Input::Command(Command::AwaitEnd { life, gone }) => {
@@ -252,11 +255,9 @@ impl Supervisor {
             Effect::Forget(life, _) => inbox.forget(life),
             Effect::Leave(life, farewell) => {
                 let Some(entry) = self.lives.get(&life).and_then(|peer| self.entry(*peer)) else { return };
-                if farewell != Farewell::LocalClose {
-                    // A broadcast passes it by; what names it is told that it is not connected.
-                    entry.connected.store(false, Ordering::Release);
-                }
+                // A broadcast passes it by; what names it is told that it is not connected.
                 entry.outbox.close();
+                entry.connected.store(false, Ordering::Release);
                 entry.peer.leave(farewell);
             }
         }

@@ -63,6 +63,8 @@ pub(super) enum Command {
     },
     Remove {
         peer: PeerId,
+        /// The life that was told to leave already.
+        begun: Option<Life>,
         farewell: Farewell,
         gone: oneshot::Sender<Result<(), UnknownPeer>>,
     },
@@ -235,11 +237,12 @@ impl MeshHandle {
 
     pub(super) async fn dismiss(&self, peer: PeerId, farewell: Farewell) -> Result<(), UnknownPeer> {
         // At once, whoever waits for the supervisor or does not.
-        if let Some(entry) = self.shared.registry().get(&peer) {
+        let begun = self.shared.registry().get(&peer).map(|entry| {
             entry.peer.leave(farewell);
-        }
+            entry.life
+        });
         let (gone, left) = oneshot::channel();
-        let command = Command::Remove { peer, farewell, gone };
+        let command = Command::Remove { peer, begun, farewell, gone };
         self.shared.commands.send(command).await.map_err(|_| UnknownPeer(peer))?;
         // Without a reply the mesh is gone, and the peer with it.
         left.await.unwrap_or(Ok(()))
