@@ -14,7 +14,7 @@ use super::state::{Effect, State};
 use crate::error::UnknownPeer;
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
-use crate::peer::{Bounds, Exit, Farewell, Life, Limits, Report, Takeover, Task};
+use crate::peer::{Bounds, Exit, Life, Limits, Report, Takeover, Task};
 
 /// The supervisor, before it runs.
 #[derive(Debug)]
