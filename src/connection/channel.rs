@@ -81,7 +81,7 @@ const NUDGE_EVERY: usize = 64;
 
 impl Channel {
     pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>) -> Channel {
-        let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).boxed();
+        let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).fuse().boxed();
         Channel { inner, events, sending: None, progress, taken: 0 }
     }
 
