@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
 use crate::connection::{
@@ -118,9 +118,9 @@ const RENEWAL_LIMIT: Duration = Duration::from_millis(100);
 /// Peers that are remembered to have been reported; one more would be reported twice.
 const MAX_REPORTED: usize = 1024;
 
-/// Runs until the mesh closes or is dropped.
+/// Runs until the mesh closes, then leaves signalling; or until the mesh is dropped.
 pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan) {
-    let (close, stop) = (mesh.shared.close.clone(), mesh.shared.stop.clone());
+    let (close, stop, farewell) = (mesh.shared.close.clone(), mesh.shared.stop.clone(), plan.farewell);
     let mut driver = Driver {
         signaling,
         mesh,
@@ -132,28 +132,28 @@ pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan)
         attempts: 0,
         lost: false,
     };
-    // Whatever it waits for, it is given up: nothing is begun any more that must be ended, and what was begun is
-    // the peers' to end.
-    tokio::select! {
-        biased;
-        () = stop.cancelled() => return,
-        () = close.cancelled() => {}
-        () = driver.work() => {}
-    }
+    // One limit for all that is left to do, however slow signalling is.
+    let limit = async {
+        close.cancelled().await;
+        sleep(farewell).await;
+    };
+    let work = async {
+        driver.work().await;
+        driver.signaling.leave().await;
+    };
     tokio::select! {
         biased;
         () = stop.cancelled() => {}
-        left = timeout(driver.plan.farewell, driver.signaling.leave()) => if left.is_err() {
-            tracing::debug!("signalling did not take our leave in time");
-        },
+        () = work => {}
+        () = limit => tracing::debug!("signalling did not take our leave in time"),
     }
 }
 
 impl<S: Signaling> Driver<S> {
-    /// Never ends.
+    /// Runs until the mesh closes.
     async fn work(&mut self) {
         let shared = self.mesh.shared.clone();
-        loop {
+        while !shared.is_closing() {
             // Before it is looked who can be admitted, so that no news is missed.
             let life_read = shared.inbox.life_read.notified();
             tokio::pin!(life_read);
@@ -163,6 +163,7 @@ impl<S: Signaling> Driver<S> {
             let wake = attempts.chain(self.waiting.next(Instant::now())).min();
             tokio::select! {
                 biased;
+                () = shared.close.cancelled() => return,
                 Some((peer, attempt, news)) = self.news.next() => self.heard(peer, attempt, news).await,
                 () = until(wake) => self.due().await,
                 () = life_read, if !self.waiting.is_empty() => {}
@@ -253,6 +254,9 @@ impl<S: Signaling> Driver<S> {
     /// Connects those who need not wait any more.
     async fn take_up(&mut self) {
         for peer in self.waiting.due(Instant::now()) {
+            if self.mesh.shared.is_closing() {
+                return;
+            }
             if !self.mesh.shared.inbox.admits(peer) && !self.mesh.refuse_new_connections() {
                 continue;
             }
@@ -435,10 +439,15 @@ impl<S: Signaling> Driver<S> {
             News::Signal(_) if !current || self.lost => {}
             News::Signal(signal) => {
                 let limit = SEND_LIMIT.min(self.plan.attempt_limit);
-                match timeout(limit, self.signaling.send(peer, signal)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "a signal was not sent"),
-                    Err(_) => tracing::debug!(%peer, "a signal was not sent in time"),
+                let close = self.mesh.shared.close.clone();
+                tokio::select! {
+                    biased;
+                    () = close.cancelled() => tracing::debug!(%peer, "a signal was not sent: the mesh closes"),
+                    sent = timeout(limit, self.signaling.send(peer, signal)) => match sent {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "a signal was not sent"),
+                        Err(_) => tracing::debug!(%peer, "a signal was not sent in time"),
+                    },
                 }
             }
             News::Ended if current => {
