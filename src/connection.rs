@@ -29,13 +29,16 @@ use webrtc::runtime::{Runtime, TokioRuntime};
 
 pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, Outstanding};
 pub use config::{IceServer, PeerConnectionConfig};
-pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES, RemoteDescription};
+#[cfg(any(test, fuzzing))]
+pub(crate) use description::RemoteDescription;
+pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES};
 pub use description::{IceCandidate, SdpKind, SessionDescription, Signal};
 pub use signals::SignalStream;
 
 use crate::error::ConnectionError;
 use crate::event::Stage;
-use negotiation::{Negotiation, Role, library_error};
+pub(crate) use negotiation::is_too_large;
+use negotiation::{Negotiation, library_error};
 use runtime::{ConnectionRuntime, Progress};
 use setup::{Handler, settings, with_ports};
 use signals::SignalQueue;
@@ -261,7 +264,9 @@ impl PeerConnection {
     /// the answer comes out of [`signals`](PeerConnection::signals).
     ///
     /// Candidates that come before the description are kept, at the most 256. The answer to an offer of another
-    /// connection is ignored, and so is a repeated description.
+    /// connection is ignored, and so is a repeated description: one with the same token, or from a peer that is not
+    /// of this crate with the same `ice-ufrag` and `fingerprint`. A candidate that names another ICE session than the
+    /// remote's (`ufrag`, RFC 8839 section 5.1) is of another connection, and ignored as well.
     ///
     /// # Errors
     ///
@@ -374,13 +379,7 @@ impl PeerConnection {
 
     /// Whether this is an offer of another connection than the one that this connection answered.
     pub(crate) async fn is_other_offer(&self, description: &SessionDescription) -> bool {
-        let negotiation = self.inner.negotiation.lock().await;
-        match (&negotiation.role, &negotiation.remote) {
-            (Some(Role::Answerer), Some(remote)) => {
-                remote.mark.is_none() || RemoteDescription::parse(&description.sdp).mark != remote.mark
-            }
-            _ => false,
-        }
+        self.inner.negotiation.lock().await.has_answered(description) == Some(false)
     }
 
     /// Runs to the end what must not stop half way, even if the caller stops waiting.
@@ -409,7 +408,8 @@ impl Inner {
         if self.closing.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.runtime.clone().spawn(close(self.library.clone(), self.shared.clone()));
+        let library = self.library.clone();
+        self.runtime.spawn(close(async move { library.close().await }, self.shared.clone()));
     }
 }
 
@@ -417,19 +417,30 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if !*self.closing.get_mut() {
-            self.runtime.spawn(close(self.library.clone(), self.shared.clone()));
+            let library = self.library.clone();
+            self.runtime.spawn(close(async move { library.close().await }, self.shared.clone()));
         }
     }
 }
 
-async fn close(library: Arc<dyn library::PeerConnection>, shared: Arc<Shared>) {
-    if let Err(error) = library.close().await {
+async fn close(closing: impl Future<Output = Result<(), webrtc::error::Error>>, shared: Arc<Shared>) {
+    let _end = ClosedOnDrop(shared);
+    if let Err(error) = closing.await {
         tracing::debug!(%error, "the connection did not close cleanly");
     }
-    // Repeats of the handshake end with it.
-    shared.progress.ended.cancel();
-    shared.signals.close();
-    shared.set_state(ConnectionState::Closed);
+}
+
+/// A connection is closed however its closing ends, or whoever waits for that would wait for ever.
+struct ClosedOnDrop(Arc<Shared>);
+
+impl Drop for ClosedOnDrop {
+    fn drop(&mut self) {
+        let ClosedOnDrop(shared) = self;
+        // Repeats of the handshake end with it.
+        shared.progress.ended.cancel();
+        shared.signals.close();
+        shared.set_state(ConnectionState::Closed);
+    }
 }
 
 impl Shared {
@@ -459,5 +470,33 @@ impl PartialEq for PeerConnection {
     /// Whether both are clones of one connection.
     fn eq(&self, other: &PeerConnection) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_is_closed_even_if_the_library_panics() {
+        let condition = Condition {
+            state: ConnectionState::Connected,
+            stage: Stage::Channels,
+            agreed: None,
+            remote_closed: false,
+        };
+        let shared = Arc::new(Shared {
+            condition: watch::Sender::new(condition),
+            signals: Arc::default(),
+            progress: Arc::default(),
+            refused_channels: AtomicU64::new(0),
+        });
+        let closing = tokio::spawn(close(async { panic!("on purpose") }, shared.clone())).await;
+        assert!(closing.is_err_and(|error| error.is_panic()));
+        assert_eq!(shared.condition.borrow().state, ConnectionState::Closed);
+        assert!(shared.progress.ended.is_cancelled());
+        assert_eq!(SignalStream::new(shared.signals.clone()).next().await, None);
     }
 }

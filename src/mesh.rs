@@ -364,6 +364,12 @@ impl MeshBuilder {
     /// Every peer that signalling reports is connected to. An attempt that dies, or is not up within the attempt
     /// limit, is followed by a fresh one, within the handshake limit. If signalling is lost, connected peers stay.
     ///
+    /// A link that is lost after it was connected, or failed at the handshake limit, is not made again by itself: that
+    /// takes signalling to report the peer anew, by a `PeerJoined` or the peer's offer.
+    ///
+    /// A peer of which the owner has not read the ends of 4 former lives waits until some are read, as in
+    /// [`add_peer`](MeshHandle::add_peer); the others do not wait for it.
+    ///
     /// # Errors
     ///
     /// [`JoinError::Signaling`] with signalling's reason; [`JoinError::TimedOut`] if it gave no id within the

@@ -46,10 +46,12 @@ pub trait Signaling: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped whenever there is something to send, so dropping it must lose nothing.
+    /// The future is dropped whenever there is something to send, so dropping it must lose nothing. What is to be
+    /// sent goes first, so a flood that comes out of here delays nobody.
     async fn next(&mut self) -> Result<SignalingEvent, SignalingError>;
 
-    /// Carries a signal to a peer. Must not wait for the peer; it is given up after the attempt limit (8 s).
+    /// Carries a signal to a peer. Must not wait for the peer: nothing else is sent or heard meanwhile. So it is given
+    /// up after 2 s, or after the attempt limit if that is shorter.
     ///
     /// # Errors
     ///
@@ -58,7 +60,7 @@ pub trait Signaling: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped when it takes too long, or the mesh is dropped: then the signal may be lost.
+    /// The future is dropped when it takes too long, or the mesh is closed or dropped: then the signal may be lost.
     async fn send(&mut self, to: PeerId, signal: Signal) -> Result<(), SignalingError>;
 
     /// Says that we go. Called once, when the mesh closes; not when it is dropped.
@@ -74,6 +76,12 @@ pub trait Signaling: Send + 'static {
 #[non_exhaustive]
 pub enum SignalingEvent {
     /// A peer is there. One of the two offers; both must be told the same.
+    ///
+    /// With `we_offer`, this says that the peer is there *anew*: a connection that we have with it is replaced, and the
+    /// owner gets [`Replaced`](crate::DisconnectReason::Replaced). So a transport that reports everyone again after
+    /// it has reconnected must leave out those whom it has reported before and who have not left. Without `we_offer` a
+    /// repeat does nothing: the peer's offer tells whether it is there anew. Of offers that follow each other faster
+    /// than every 250 ms, the last one is answered.
     PeerJoined {
         /// Who it is.
         peer: PeerId,

@@ -6,7 +6,7 @@ use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
 
 use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription, lacks};
 use super::signals::MAX_CANDIDATES;
-use super::{Agreed, ConnectionState, IceCandidate, Inner, SdpKind, SessionDescription};
+use super::{Agreed, ConnectionState, IceCandidate, Inner, SdpKind, SessionDescription, Signal};
 use crate::error::ConnectionError;
 use crate::event::Stage;
 
@@ -16,10 +16,27 @@ pub(super) struct Negotiation {
     /// A mesh has made its channels.
     pub(super) claimed: bool,
     pub(super) role: Option<Role>,
-    pub(super) remote: Option<RemoteDescription>,
+    remote: Option<Remote>,
     /// Candidates that came before the description they belong to.
     early: Vec<IceCandidate>,
     candidates: usize,
+}
+
+/// The description that was taken.
+#[derive(Debug)]
+struct Remote {
+    identity: Identity,
+    /// The ICE session that its candidates are of.
+    ufrag: String,
+}
+
+/// What tells one description from another of the same peer.
+#[derive(Debug, PartialEq, Eq)]
+enum Identity {
+    /// The token of a member of this crate.
+    Token(String),
+    /// The ICE sessions and certificates of everyone else; each connection has its own.
+    Lines(Vec<String>),
 }
 
 /// Our part in it.
@@ -32,6 +49,55 @@ pub(super) enum Role {
 /// Remote candidates taken by one connection in its life.
 const MAX_REMOTE_CANDIDATES: usize = 1024;
 const MAX_CANDIDATE_BYTES: usize = 1024;
+
+/// Whether a signal is over the limits of any connection.
+pub(crate) fn is_too_large(signal: &Signal) -> bool {
+    match signal {
+        Signal::Description(description) => description.sdp.len() > MAX_SDP_BYTES,
+        Signal::Candidate(candidate) => candidate.candidate.len() > MAX_CANDIDATE_BYTES,
+    }
+}
+
+impl Negotiation {
+    /// Whether this is the offer that was answered, or another one; `None` if none was answered.
+    pub(super) fn has_answered(&self, offer: &SessionDescription) -> Option<bool> {
+        match (&self.role, &self.remote) {
+            (Some(Role::Answerer), Some(remote)) => Some(Identity::of(&offer.sdp) == remote.identity),
+            _ => None,
+        }
+    }
+
+    /// Whether a candidate says that it is of another ICE session than the remote's.
+    fn is_stale(&self, candidate: &IceCandidate) -> bool {
+        let remote = self.remote.as_ref();
+        remote.zip(ufrag_of(candidate)).is_some_and(|(remote, ufrag)| remote.ufrag != ufrag)
+    }
+}
+
+impl Identity {
+    fn of(sdp: &str) -> Identity {
+        if let Some(mark) = RemoteDescription::parse(sdp).mark {
+            return Identity::Token(mark.token);
+        }
+        let lines = sdp.lines().map(str::trim_end);
+        let telling = |line: &&str| line.starts_with(UFRAG) || line.starts_with("a=fingerprint:");
+        Identity::Lines(lines.filter(telling).map(str::to_owned).collect())
+    }
+}
+
+const UFRAG: &str = "a=ice-ufrag:";
+
+/// The extension by which many name the ICE session of a candidate. Extensions are pairs of a name and a value after
+/// the type, as are the related address and port (RFC 8839 section 5.1).
+fn ufrag_of(candidate: &IceCandidate) -> Option<&str> {
+    let mut words = candidate.candidate.split_ascii_whitespace().skip(8);
+    while let (Some(name), Some(value)) = (words.next(), words.next()) {
+        if name == "ufrag" {
+            return Some(value);
+        }
+    }
+    None
+}
 
 impl Inner {
     pub(super) async fn offer(&self) -> Result<(), ConnectionError> {
@@ -71,7 +137,8 @@ impl Inner {
             (Some(Role::Answerer), SdpKind::Answer) => {
                 return Err(ConnectionError::OutOfTurn("an answer came, but this side answers"));
             }
-            (Some(Role::Answerer), SdpKind::Offer) if negotiation.remote.as_ref() == Some(&remote) => {}
+            (Some(Role::Answerer), SdpKind::Offer)
+                if negotiation.has_answered(&description) == Some(true) => {}
             (Some(Role::Answerer), SdpKind::Offer) => {
                 return Err(ConnectionError::OutOfTurn("a second offer came; a fresh connection is needed"));
             }
@@ -83,12 +150,14 @@ impl Inner {
                 if negotiation.remote.is_some() {
                     return Ok(());
                 }
-                self.set_remote(description).await?;
-                self.agree(&mut negotiation, remote);
+                self.set_remote(&mut negotiation, description).await?;
+                self.agree(&negotiation, &remote);
             }
         }
         for candidate in std::mem::take(&mut negotiation.early) {
-            if let Err(error) = self.add_candidate(candidate).await {
+            if negotiation.is_stale(&candidate) {
+                tracing::debug!("an early candidate of a former attempt is ignored");
+            } else if let Err(error) = self.add_candidate(candidate).await {
                 tracing::debug!(%error, "an early candidate is skipped");
             }
         }
@@ -104,7 +173,7 @@ impl Inner {
         if !negotiation.claimed {
             return Err(ConnectionError::OutOfTurn("add the connection to a mesh before it gets an offer"));
         }
-        self.set_remote(offer).await?;
+        self.set_remote(negotiation, offer).await?;
         negotiation.role = Some(Role::Answerer);
         self.shared.set_state(ConnectionState::Connecting);
         let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
@@ -115,33 +184,41 @@ impl Inner {
             }
             None => answer.sdp.clone(),
         };
-        self.agree(negotiation, remote);
+        self.agree(negotiation, &remote);
         self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
         self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
         Ok(())
     }
 
-    async fn set_remote(&self, description: SessionDescription) -> Result<(), ConnectionError> {
+    async fn set_remote(
+        &self,
+        negotiation: &mut Negotiation,
+        description: SessionDescription,
+    ) -> Result<(), ConnectionError> {
         if let Some(what) = lacks(&description) {
             return Err(ConnectionError::InvalidDescription(what.to_owned()));
         }
+        let ufrag = description.sdp.lines().find_map(|line| line.trim_end().strip_prefix(UFRAG));
+        let remote =
+            Remote { identity: Identity::of(&description.sdp), ufrag: ufrag.unwrap_or_default().to_owned() };
         let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
         let description = match description.kind {
             SdpKind::Offer => RTCSessionDescription::offer(description.sdp),
             SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
         };
-        self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)
+        self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)?;
+        negotiation.remote = Some(remote);
+        Ok(())
     }
 
     /// Both descriptions are here.
-    fn agree(&self, negotiation: &mut Negotiation, remote: RemoteDescription) {
+    fn agree(&self, negotiation: &Negotiation, remote: &RemoteDescription) {
         let agreed = Agreed {
             control: remote.mark.as_ref().map(|mark| mark.version.min(CONTROL_VERSION)),
             // The answerer takes the server's part (see `settings`), so the client is who offered to one that does.
             dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
             max_message_bytes: remote.max_message_bytes,
         };
-        negotiation.remote = Some(remote);
         self.shared.condition.send_modify(|condition| {
             condition.agreed = Some(agreed);
             condition.stage = condition.stage.max(Stage::Ice);
@@ -160,6 +237,10 @@ impl Inner {
                 what: "bytes of a candidate",
                 limit: MAX_CANDIDATE_BYTES,
             });
+        }
+        if negotiation.is_stale(&candidate) {
+            tracing::debug!("a candidate of a former attempt is ignored");
+            return Ok(());
         }
         if negotiation.candidates >= MAX_REMOTE_CANDIDATES {
             return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
@@ -205,5 +286,55 @@ pub(super) fn library_error(error: &webrtc::error::Error) -> ConnectionError {
     match error {
         webrtc::error::Error::ErrConnectionClosed => ConnectionError::Closed,
         other => ConnectionError::Library(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OFFER: &str = "v=0\r\na=ice-ufrag:abcd\r\na=fingerprint:sha-256 AB:CD\r\n";
+
+    fn offer(sdp: impl Into<String>) -> SessionDescription {
+        SessionDescription { kind: SdpKind::Offer, sdp: sdp.into() }
+    }
+
+    fn answered(sdp: &str) -> Negotiation {
+        let remote = Remote { identity: Identity::of(sdp), ufrag: "abcd".to_owned() };
+        Negotiation { role: Some(Role::Answerer), remote: Some(remote), ..Negotiation::default() }
+    }
+
+    #[test]
+    fn an_offer_is_known_by_its_token_or_by_its_session_and_certificate() {
+        assert_eq!(Negotiation::default().has_answered(&offer(OFFER)), None);
+        let foreign = answered(OFFER);
+        assert_eq!(foreign.has_answered(&offer(OFFER)), Some(true));
+        assert_eq!(foreign.has_answered(&offer(format!("{OFFER}a=candidate:1\r\n"))), Some(true));
+        assert_eq!(foreign.has_answered(&offer(OFFER.replace("abcd", "efgh"))), Some(false));
+        assert_eq!(foreign.has_answered(&offer(OFFER.replace("AB", "EF"))), Some(false));
+
+        let marked = Mark::new().write(OFFER.to_owned());
+        assert_eq!(foreign.has_answered(&offer(&*marked)), Some(false));
+        let ours = answered(&marked);
+        assert_eq!(ours.has_answered(&offer(marked.replace("abcd", "efgh"))), Some(true));
+        assert_eq!(ours.has_answered(&offer(OFFER)), Some(false));
+        assert_eq!(ours.has_answered(&offer(Mark::new().write(OFFER.to_owned()))), Some(false));
+    }
+
+    #[test]
+    fn a_candidate_of_another_session_is_stale_if_it_says_so() {
+        let negotiation = answered(OFFER);
+        let is_stale = |more: &str| {
+            let candidate = format!("candidate:1 1 udp 1 10.0.0.1 5 typ srflx raddr 10.0.0.2 rport 6{more}");
+            let candidate = IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 };
+            assert!(!Negotiation::default().is_stale(&candidate), "nothing to compare it with");
+            negotiation.is_stale(&candidate)
+        };
+        assert!(!is_stale(""));
+        assert!(!is_stale(" generation 0 ufrag abcd network-cost 999"));
+        assert!(is_stale(" generation 0 ufrag efgh network-cost 999"));
+        assert!(is_stale(" ufrag abcde"));
+        assert!(!is_stale(" ufrag"));
+        assert!(!is_stale(" generation ufrag other efgh"));
     }
 }

@@ -37,6 +37,9 @@ pub(super) const MAX_CANDIDATES: usize = 256;
 impl SignalQueue {
     pub(super) fn describe(&self, description: SessionDescription) {
         let mut state = self.lock();
+        if state.closed {
+            return;
+        }
         state.described = true;
         state.ready.push_back(Signal::Description(description));
         let early = std::mem::take(&mut state.early);
@@ -169,6 +172,17 @@ mod tests {
         assert_eq!(older.next().now_or_never(), Some(None));
         assert_eq!(newer.next().now_or_never(), Some(Some(Signal::Candidate(candidate(1)))));
         assert_eq!(newer.next().now_or_never(), None);
+    }
+
+    #[test]
+    fn nothing_comes_out_of_a_closed_queue() {
+        let queue = Arc::new(SignalQueue::default());
+        let mut stream = SignalStream::new(queue.clone());
+        queue.candidate(candidate(1));
+        queue.close();
+        queue.describe(offer());
+        queue.candidate(candidate(2));
+        assert_eq!(stream.next().now_or_never(), Some(None));
     }
 
     #[test]

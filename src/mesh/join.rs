@@ -6,16 +6,25 @@
 //! same through all attempts, until it is connected or the handshake limit is over.
 //!
 //! A stock Godot or a browser cannot be asked to try again, so its answer to the first offer is what counts.
+//!
+//! Nothing that one peer does holds up the others. What makes a connection goes through the [`WaitingRoom`]: a peer
+//! waits there while the owner has not read of its former lives, while its former life says goodbye, and between one
+//! offer of it and the next. What we made ourselves, which is bounded, goes before what signalling brings.
+//!
+//! Candidates of a former attempt that name their ICE session (`ufrag`, RFC 8839 section 5.1) are recognised and
+//! ignored by the connection. Those that do not are handed on; they cost a few checks that fail.
 
-use std::collections::HashMap;
+mod waiting;
+
+use std::collections::{HashMap, HashSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant, sleep_until, timeout};
+use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
 use crate::connection::{
-    ConnectionState, PeerConnection, PeerConnectionConfig, SdpKind, SessionDescription, Signal,
+    ConnectionState, NotOpened, PeerConnection, PeerConnectionConfig, SdpKind, SessionDescription, Signal,
     UnreliableLifetime,
 };
 use crate::error::{AddPeerError, ConnectionError};
@@ -24,6 +33,7 @@ use crate::id::PeerId;
 use crate::mesh::handle::Command;
 use crate::peer::{Farewell, Life, Takeover};
 use crate::signaling::{Signaling, SignalingEvent};
+use waiting::{Waiting, WaitingRoom};
 
 /// How links are made.
 #[derive(Debug, Clone)]
@@ -41,8 +51,10 @@ struct Link {
     we_offer: bool,
     /// Counts the connections of all links, to tell what belongs to which.
     attempt: u64,
+    since: Instant,
     /// When the attempt is over, or the next one begins; `None` once connected.
     next: Option<Instant>,
+    /// How many attempts were before this one.
     tries: u32,
 }
 
@@ -55,50 +67,118 @@ enum News {
 
 type Source = BoxStream<'static, (PeerId, u64, News)>;
 
+/// What became of a peer that was to be connected.
+enum Outcome {
+    Begun,
+    /// Its former life is in the way, for a moment.
+    Blocked,
+    Failed,
+}
+
+/// What became of a fresh connection for a peer that is connecting.
+enum Renewal {
+    Made(PeerConnection),
+    /// It is connected, or says goodbye.
+    NotConnecting,
+    /// It has just ended, or is not heard.
+    Blocked,
+    Failed,
+}
+
 struct Driver<S> {
     signaling: S,
     mesh: MeshHandle,
     plan: Plan,
     links: HashMap<PeerId, Link>,
+    waiting: WaitingRoom,
+    /// Those that were reported as failed since they joined, as no connection could be made for them.
+    reported: HashSet<PeerId>,
     news: SelectAll<Source>,
     attempts: u64,
+    /// Signalling is lost.
+    lost: bool,
 }
 
 /// A dead attempt is followed by a fresh one after this long, twice as long each time, and up to half of it more, so
-/// that many links do not try at the same moment.
+/// that many links do not try at the same moment. The other side answers no faster: see [`Driver::take`].
 const BACK_OFF: Duration = Duration::from_millis(250);
 const MAX_BACK_OFF: Duration = Duration::from_secs(4);
 
-/// Runs until the mesh closes or is dropped, or signalling is lost.
+/// How long signalling may take to carry one signal, while all others wait.
+const SEND_LIMIT: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether a former life has gone: it takes up to 200 ms, or the farewell time.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How much longer than the farewell time a peer waits for a former life to go.
+const GOODBYE_SLACK: Duration = Duration::from_secs(2);
+
+/// A peer's task makes the channels of a fresh connection at once, unless it is about to end.
+const RENEWAL_LIMIT: Duration = Duration::from_millis(100);
+
+/// Peers that are remembered to have been reported; one more would be reported twice.
+const MAX_REPORTED: usize = 1024;
+
+/// Runs until the mesh closes, then leaves signalling; or until the mesh is dropped.
 pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan) {
-    let driver = Driver { signaling, mesh, plan, links: HashMap::new(), news: SelectAll::new(), attempts: 0 };
-    driver.run().await;
+    let (close, stop, farewell) = (mesh.shared.close.clone(), mesh.shared.stop.clone(), plan.farewell);
+    let mut driver = Driver {
+        signaling,
+        mesh,
+        plan,
+        links: HashMap::new(),
+        waiting: WaitingRoom::default(),
+        reported: HashSet::new(),
+        news: SelectAll::new(),
+        attempts: 0,
+        lost: false,
+    };
+    // One limit for all that is left to do, however slow signalling is.
+    let limit = async {
+        close.cancelled().await;
+        sleep(farewell).await;
+    };
+    let work = async {
+        driver.work().await;
+        driver.signaling.leave().await;
+    };
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = work => {}
+        () = limit => tracing::debug!("signalling did not take our leave in time"),
+    }
 }
 
 impl<S: Signaling> Driver<S> {
-    async fn run(mut self) {
-        let (close, stop) = (self.mesh.shared.close.clone(), self.mesh.shared.stop.clone());
-        let mut lost = false;
-        loop {
-            let wake = self.links.values().filter_map(|link| link.next).min();
+    /// Runs until the mesh closes.
+    async fn work(&mut self) {
+        let shared = self.mesh.shared.clone();
+        while !shared.is_closing() {
+            // Before it is looked who can be admitted, so that no news is missed.
+            let life_read = shared.inbox.life_read.notified();
+            tokio::pin!(life_read);
+            life_read.as_mut().enable();
+            self.take_up().await;
+            let attempts = self.links.values().filter_map(|link| link.next);
+            let wake = attempts.chain(self.waiting.next(Instant::now())).min();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
-                () = close.cancelled() => break,
-                event = self.signaling.next(), if !lost => match event {
+                () = shared.close.cancelled() => return,
+                Some((peer, attempt, news)) = self.news.next() => self.heard(peer, attempt, news).await,
+                () = until(wake) => self.due().await,
+                () = life_read, if !self.waiting.is_empty() => {}
+                event = self.signaling.next(), if !self.lost => match event {
                     Ok(event) => self.signaled(event).await,
                     Err(error) => {
                         tracing::info!(%error, "signalling is lost");
-                        self.mesh.shared.inbox.event(MeshEvent::SignalingLost);
-                        lost = true;
+                        shared.inbox.event(MeshEvent::SignalingLost);
+                        self.lost = true;
+                        self.waiting.clear();
                     }
                 },
-                Some((peer, attempt, news)) = self.news.next() => self.heard(peer, attempt, news, lost).await,
-                () = until(wake) => self.due(lost).await,
             }
-        }
-        if timeout(self.plan.farewell, self.signaling.leave()).await.is_err() {
-            tracing::debug!("signalling did not take our leave in time");
+            // Signalling that always has something lets others run.
+            tokio::task::coop::consume_budget().await;
         }
     }
 
@@ -106,20 +186,19 @@ impl<S: Signaling> Driver<S> {
         match event {
             SignalingEvent::PeerJoined { peer, we_offer } => {
                 self.forget_if_gone(peer);
-                if !self.links.contains_key(&peer) {
-                    // Whoever does not offer waits for the offer, and not for ever: the handshake limit runs for both.
-                    self.connect(peer, we_offer).await;
-                } else if we_offer {
-                    // It is there anew, so what we had with it is of its former life.
-                    self.restart(peer).await;
+                self.reported.remove(&peer);
+                // If we offer, it is there anew, and what we had with it is of its former life. Else its offer tells.
+                if we_offer || !(self.links.contains_key(&peer) || self.is_offering(peer)) {
+                    self.waiting.put(peer, Waiting::new(we_offer, None, Instant::now()));
                 }
-                // Else its offer tells whether it is there anew.
             }
             SignalingEvent::PeerLeft(peer) => {
                 self.forget_if_gone(peer);
+                self.reported.remove(&peer);
+                self.waiting.remove(peer);
                 if self.is_connecting(peer) {
                     self.links.remove(&peer);
-                    let _ = self.mesh.dismiss(peer, Farewell::Removed).await;
+                    self.dismiss(peer, Farewell::Removed).await;
                 }
             }
             SignalingEvent::Signal { from, signal } => self.take(from, signal).await,
@@ -127,17 +206,40 @@ impl<S: Signaling> Driver<S> {
     }
 
     /// A peer's signal goes to the connection that it is for.
+    ///
+    /// An offer of another connection than ours is for a fresh one, which is made [`BACK_OFF`] after the one before:
+    /// until then the last such offer counts.
     async fn take(&mut self, from: PeerId, signal: Signal) {
         self.forget_if_gone(from);
-        if let Signal::Description(description @ SessionDescription { kind: SdpKind::Offer, .. }) = &signal {
-            match self.links.get(&from) {
-                None => self.connect(from, false).await,
-                Some(link) if !link.we_offer && link.connection.is_other_offer(description).await => {
-                    self.restart(from).await;
-                }
-                Some(_) => {}
+        let Signal::Description(description @ SessionDescription { kind: SdpKind::Offer, .. }) = &signal
+        else {
+            if let Some(signal) = self.waiting.keep(from, signal) {
+                self.hand_on(from, signal).await;
             }
+            return;
+        };
+        let not_before = match self.links.get(&from) {
+            None => Instant::now(),
+            Some(link) if !link.we_offer && link.connection.is_other_offer(description).await => {
+                link.since + BACK_OFF
+            }
+            Some(_) => return self.hand_on(from, signal).await,
+        };
+        match self.waiting.get(from) {
+            Some(waiting) if waiting.we_offer => {
+                tracing::debug!(peer = %from, "the offer of a peer that we offer to is ignored");
+            }
+            Some(waiting) if waiting.signals.first() == Some(&signal) => {}
+            // It waits for what the one before waited for.
+            Some(&Waiting { not_before, blocked_since, .. }) => {
+                let waiting = Waiting { blocked_since, ..Waiting::new(false, Some(signal), not_before) };
+                self.waiting.put(from, waiting);
+            }
+            None => self.waiting.put(from, Waiting::new(false, Some(signal), not_before)),
         }
+    }
+
+    async fn hand_on(&mut self, from: PeerId, signal: Signal) {
         let Some(link) = self.links.get(&from) else {
             tracing::debug!(peer = %from, "a signal of a peer that is not being connected is ignored");
             return;
@@ -149,58 +251,134 @@ impl<S: Signaling> Driver<S> {
         }
     }
 
+    /// Connects those who need not wait any more.
+    async fn take_up(&mut self) {
+        for peer in self.waiting.due(Instant::now()) {
+            if self.mesh.shared.is_closing() {
+                return;
+            }
+            if !self.mesh.shared.inbox.admits(peer) && !self.mesh.refuse_new_connections() {
+                continue;
+            }
+            let Some(waiting) = self.waiting.remove(peer) else { continue };
+            self.forget_if_gone(peer);
+            let outcome = if self.links.contains_key(&peer) {
+                self.restart(peer, waiting.we_offer).await
+            } else {
+                self.connect(peer, waiting.we_offer).await
+            };
+            match outcome {
+                Outcome::Begun => {
+                    for signal in waiting.signals {
+                        self.hand_on(peer, signal).await;
+                    }
+                }
+                Outcome::Blocked => {
+                    let limit = self.plan.farewell + GOODBYE_SLACK;
+                    match waiting.blocked(LOOK_AGAIN, limit) {
+                        Some(waiting) => self.waiting.put(peer, waiting),
+                        None => tracing::debug!(%peer, "a peer is not connected: it is in the mesh already"),
+                    }
+                }
+                Outcome::Failed => {}
+            }
+        }
+    }
+
     /// Adds a peer with its first connection.
-    async fn connect(&mut self, peer: PeerId, we_offer: bool) {
+    async fn connect(&mut self, peer: PeerId, we_offer: bool) -> Outcome {
+        if self.mesh.shared.registry().contains_key(&peer) {
+            return Outcome::Blocked;
+        }
         let added = match PeerConnection::new(self.plan.connection.clone()).await {
             Ok(connection) => {
                 let lifetime = UnreliableLifetime::default();
-                // Waits, if need be, until the owner has read of this peer's former lives; so does all signalling.
                 let adding = self.mesh.add(connection.clone(), peer, lifetime, true);
                 adding.await.map(|life| (life, connection))
             }
             Err(error) => Err(AddPeerError::Connection(error)),
         };
         match added {
-            Ok((life, connection)) => self.begin(peer, life, connection, we_offer, 0).await,
-            Err(AddPeerError::Connection(error)) => {
-                let failure = PeerFailure::Connection(error);
-                self.mesh.admission(peer).await;
-                let _ = self.mesh.shared.commands.send(Command::Fail { peer, failure }).await;
+            // Whoever does not offer waits for the offer, and not for ever: the handshake limit runs for both.
+            Ok((life, connection)) => {
+                self.reported.remove(&peer);
+                self.begin(peer, life, connection, we_offer, 0).await;
+                Outcome::Begun
             }
-            Err(error) => tracing::debug!(%peer, %error, "a peer is not connected"),
+            Err(AddPeerError::AlreadyExists(_)) => Outcome::Blocked,
+            Err(AddPeerError::Connection(error)) => {
+                tracing::debug!(%peer, %error, "no connection could be made");
+                self.report(peer, PeerFailure::Connection(error)).await;
+                Outcome::Failed
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "a peer is not connected");
+                Outcome::Failed
+            }
         }
     }
 
-    /// Puts a fresh connection in the place of one that is being made, or of a former life's.
-    async fn restart(&mut self, peer: PeerId) {
-        let Some(link) = self.links.get(&peer) else { return };
-        let (we_offer, life, tries) = (link.we_offer, link.life, link.tries + 1);
-        if !self.is_connecting(peer) {
-            self.links.remove(&peer);
-            let _ = self.mesh.dismiss(peer, Farewell::Replaced).await;
-            self.connect(peer, we_offer).await;
+    /// Tells the owner, once for a `PeerJoined` and the offers after it.
+    async fn report(&mut self, peer: PeerId, failure: PeerFailure) {
+        if self.reported.contains(&peer) {
             return;
         }
-        let fresh = match PeerConnection::new(self.plan.connection.clone()).await {
-            Ok(connection) => self.renew(peer, life, connection).await,
-            Err(error) => {
-                tracing::debug!(%peer, %error, "no fresh connection could be made");
-                None
-            }
+        if self.reported.len() < MAX_REPORTED {
+            self.reported.insert(peer);
+        }
+        let _ = self.mesh.shared.commands.send(Command::Fail { peer, failure }).await;
+    }
+
+    /// Puts a fresh connection in the place of one that is being made, or of a former life's, as the remote is there
+    /// anew.
+    async fn restart(&mut self, peer: PeerId, we_offer: bool) -> Outcome {
+        let Some(link) = self.links.get(&peer) else { return Outcome::Failed };
+        let (life, tries) = (link.life, link.tries + 1);
+        let renewal = match self.is_connecting(peer) {
+            true => self.renew(peer, life).await,
+            false => Renewal::NotConnecting,
         };
-        match fresh {
-            Some(connection) => self.begin(peer, life, connection, we_offer, tries).await,
-            None => self.back_off(peer),
+        match renewal {
+            Renewal::Made(connection) => {
+                self.begin(peer, life, connection, we_offer, tries).await;
+                Outcome::Begun
+            }
+            Renewal::NotConnecting => {
+                self.links.remove(&peer);
+                self.dismiss(peer, Farewell::Replaced).await;
+                Outcome::Blocked
+            }
+            Renewal::Blocked => Outcome::Blocked,
+            Renewal::Failed => {
+                self.back_off(peer);
+                Outcome::Failed
+            }
         }
     }
 
-    async fn renew(
-        &mut self,
-        peer: PeerId,
-        life: Life,
-        connection: PeerConnection,
-    ) -> Option<PeerConnection> {
-        let entry = self.mesh.shared.registry().get(&peer).filter(|entry| entry.life == life).cloned()?;
+    /// The next attempt of the side that offers.
+    async fn retry(&mut self, peer: PeerId) {
+        let Some(link) = self.links.get_mut(&peer) else { return };
+        link.tries += 1;
+        let (life, we_offer, tries) = (link.life, link.we_offer, link.tries);
+        match self.renew(peer, life).await {
+            Renewal::Made(connection) => self.begin(peer, life, connection, we_offer, tries).await,
+            // If it is connected or gone, that is seen then.
+            _ => self.back_off(peer),
+        }
+    }
+
+    /// Gives a peer that is connecting a fresh connection.
+    async fn renew(&mut self, peer: PeerId, life: Life) -> Renewal {
+        let connection = match PeerConnection::new(self.plan.connection.clone()).await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no fresh connection could be made");
+                return Renewal::Failed;
+            }
+        };
+        let entry = self.mesh.shared.registry().get(&peer).filter(|entry| entry.life == life).cloned();
+        let Some(entry) = entry else { return Renewal::Blocked };
         let (made, channels_made) = oneshot::channel();
         let fresh = Takeover {
             connection: connection.clone(),
@@ -208,11 +386,26 @@ impl<S: Signaling> Driver<S> {
             made,
         };
         if !entry.peer.renew(fresh) {
-            return None;
+            return Renewal::Blocked;
         }
-        channels_made.await.ok()?.ok()?;
-        entry.set_connection(connection.clone());
-        Some(connection)
+        match timeout(RENEWAL_LIMIT, channels_made).await {
+            Ok(Ok(Ok(()))) => {
+                entry.set_connection(connection.clone());
+                Renewal::Made(connection)
+            }
+            Ok(Ok(Err(NotOpened::NotNew))) => Renewal::NotConnecting,
+            Ok(Ok(Err(NotOpened::Failed(error)))) => {
+                tracing::debug!(%peer, %error, "no channels could be made");
+                Renewal::Failed
+            }
+            Ok(Err(_)) | Err(_) => Renewal::Blocked,
+        }
+    }
+
+    /// Tells a peer to leave, and does not wait for it.
+    async fn dismiss(&mut self, peer: PeerId, farewell: Farewell) {
+        let (gone, _) = oneshot::channel();
+        let _ = self.mesh.shared.commands.send(Command::Remove { peer, farewell, gone }).await;
     }
 
     /// Follows a connection whose channels are made, and offers if that is our part.
@@ -231,23 +424,30 @@ impl<S: Signaling> Driver<S> {
         self.news.push(end_of(peer, attempt, &connection));
         let next = we_offer.then(|| Instant::now() + self.plan.attempt_limit);
         let offered = if we_offer { connection.create_offer().await } else { Ok(()) };
-        self.links.insert(peer, Link { life, connection, we_offer, attempt, next, tries });
+        let since = Instant::now();
+        self.links.insert(peer, Link { life, connection, we_offer, attempt, since, next, tries });
         if let Err(error) = offered {
             tracing::debug!(%peer, %error, "no offer could be made");
             self.back_off(peer);
         }
     }
 
-    async fn heard(&mut self, peer: PeerId, attempt: u64, news: News, lost: bool) {
+    async fn heard(&mut self, peer: PeerId, attempt: u64, news: News) {
         let current = self.links.get(&peer).is_some_and(|link| link.attempt == attempt);
         match news {
             // A signal of an attempt that was given up, or of a link that is gone.
-            News::Signal(_) if !current || lost => {}
+            News::Signal(_) if !current || self.lost => {}
             News::Signal(signal) => {
-                match timeout(self.plan.attempt_limit, self.signaling.send(peer, signal)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => tracing::debug!(%peer, %error, "a signal was not sent"),
-                    Err(_) => tracing::debug!(%peer, "a signal was not sent in time"),
+                let limit = SEND_LIMIT.min(self.plan.attempt_limit);
+                let close = self.mesh.shared.close.clone();
+                tokio::select! {
+                    biased;
+                    () = close.cancelled() => tracing::debug!(%peer, "a signal was not sent: the mesh closes"),
+                    sent = timeout(limit, self.signaling.send(peer, signal)) => match sent {
+                        Ok(Ok(())) => {}
+                        Ok(Err(error)) => tracing::debug!(%peer, %error, "a signal was not sent"),
+                        Err(_) => tracing::debug!(%peer, "a signal was not sent in time"),
+                    },
                 }
             }
             News::Ended if current => {
@@ -262,13 +462,13 @@ impl<S: Signaling> Driver<S> {
     }
 
     /// Some attempt is over, or some pause before the next.
-    async fn due(&mut self, lost: bool) {
+    async fn due(&mut self) {
         let now = Instant::now();
         let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
         for peer in peers {
-            if self.is_connecting(peer) && self.can_retry(peer) && !lost {
-                self.restart(peer).await;
+            if self.is_connecting(peer) && self.can_retry(peer) && !self.lost {
+                self.retry(peer).await;
             } else if let Some(link) = self.links.get_mut(&peer) {
                 link.next = None;
             }
@@ -287,11 +487,15 @@ impl<S: Signaling> Driver<S> {
         if !self.can_retry(peer) {
             return;
         }
-        let Some(link) = self.links.get_mut(&peer).filter(|link| link.we_offer) else { return };
+        let Some(link) = self.links.get_mut(&peer) else { return };
         let pause = (BACK_OFF * 2_u32.saturating_pow(link.tries.min(8))).min(MAX_BACK_OFF);
         let pause = pause + pause.mul_f64(rand::random::<f64>() / 2.0);
-        link.tries += 1;
         link.next = Some(Instant::now() + pause);
+    }
+
+    /// Whether the peer's offer waits.
+    fn is_offering(&self, peer: PeerId) -> bool {
+        self.waiting.get(peer).is_some_and(|waiting| !waiting.signals.is_empty())
     }
 
     /// Whether the link's peer is in the mesh and not connected yet.

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use super::{Signaling, SignalingEvent};
 use crate::connection::Signal;
@@ -25,6 +26,10 @@ use crate::id::PeerId;
 /// A meeting place. Clones are the same place.
 ///
 /// Of two members the one with the lower id offers, as in Godot 3's demo.
+///
+/// At the most 16,384 events wait for one member, which is far more than a member that runs leaves unread. Beyond
+/// them, a signal is refused to its sender with [`SignalingError::Transport`]; that somebody has come or gone is lost
+/// to that member, which is logged as a warning.
 #[derive(Debug, Clone, Default)]
 pub struct Hub {
     members: Arc<Mutex<Members>>,
@@ -37,7 +42,7 @@ struct Members {
     shut: bool,
 }
 
-/// What waits for one member: enough for a mesh of hundreds. A signal beyond it is refused to its sender.
+/// What waits for one member: enough for a mesh of hundreds.
 const QUEUE: usize = 16 * 1024;
 
 impl Hub {
@@ -97,10 +102,17 @@ impl LoopbackSignaling {
         if self.events.take().is_some() {
             let mut members = self.hub.lock();
             members.queues.remove(&self.id);
-            for queue in members.queues.values() {
-                let _ = queue.try_send(SignalingEvent::PeerLeft(self.id));
+            for (other, queue) in &members.queues {
+                tell(queue, *other, SignalingEvent::PeerLeft(self.id));
             }
         }
+    }
+}
+
+/// Tells a member what nobody would repeat.
+fn tell(queue: &mpsc::Sender<SignalingEvent>, member: PeerId, event: SignalingEvent) {
+    if let Err(TrySendError::Full(lost)) = queue.try_send(event) {
+        tracing::warn!(%member, ?lost, "a member of a hub has {QUEUE} events unread; one more is lost");
     }
 }
 
@@ -116,8 +128,8 @@ impl Signaling for LoopbackSignaling {
             return Err(SignalingError::IdTaken(self.id));
         }
         for (other, theirs) in &members.queues {
-            let _ = queue.try_send(SignalingEvent::PeerJoined { peer: *other, we_offer: self.id < *other });
-            let _ = theirs.try_send(SignalingEvent::PeerJoined { peer: self.id, we_offer: *other < self.id });
+            tell(&queue, self.id, SignalingEvent::PeerJoined { peer: *other, we_offer: self.id < *other });
+            tell(theirs, *other, SignalingEvent::PeerJoined { peer: self.id, we_offer: *other < self.id });
         }
         members.queues.insert(self.id, queue);
         drop(members);
@@ -145,5 +157,51 @@ impl Signaling for LoopbackSignaling {
 impl Drop for LoopbackSignaling {
     fn drop(&mut self) {
         self.part();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::connection::{SdpKind, SessionDescription};
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_full_queue_does_not_take_is_refused_or_logged() {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+
+        let hub = Hub::new();
+        let (mut reads_nothing, mut sends) = (hub.join(), hub.join());
+        reads_nothing.join().await.unwrap();
+        sends.join().await.unwrap();
+        let description = SessionDescription { kind: SdpKind::Offer, sdp: String::new() };
+        let signal = Signal::Description(description);
+        let mut taken = 1; // its PeerJoined
+        while sends.send(reads_nothing.id(), signal.clone()).await.is_ok() {
+            taken += 1;
+        }
+        assert_eq!(taken, QUEUE);
+        assert_eq!(log.0.lock().unwrap().len(), 0);
+        sends.leave().await;
+        let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert!(log.contains("WARN") && log.contains("PeerLeft"), "{log}");
     }
 }
