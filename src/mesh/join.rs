@@ -405,7 +405,7 @@ impl<S: Signaling> Driver<S> {
     /// Tells a peer to leave, and does not wait for it.
     async fn dismiss(&mut self, peer: PeerId, farewell: Farewell) {
         let (gone, _) = oneshot::channel();
-        let _ = self.mesh.shared.commands.send(Command::Remove { peer, farewell, gone }).await;
+        let _ = self.mesh.shared.commands.send(Command::Remove { peer, begun: None, farewell, gone }).await;
     }
 
     /// Follows a connection whose channels are made, and offers if that is our part.
