@@ -215,9 +215,9 @@ impl PeerConnection {
         let wanted = addresses.len();
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(settings(config))
+            .with_setting_engine(settings())
             .with_runtime(runtime.clone() as Arc<dyn Runtime>)
-            .with_handler(Arc::new(Handler(shared.clone())))
+            .with_handler(Arc::new(Handler(shared.clone(), config.public_addresses.clone())))
             .with_udp_addrs(addresses)
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
             .build()

@@ -111,6 +111,10 @@ pub enum ConnectionError {
         reason: String,
     },
 
+    /// The configuration says `relay_only`, and names no TURN server.
+    #[error("relay_only needs a TURN server, and none is configured")]
+    NoRelay,
+
     /// A description could not be parsed or applied. It came from the other side: ask there.
     #[error("the description was not accepted: {0}")]
     InvalidDescription(String),

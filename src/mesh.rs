@@ -134,8 +134,9 @@ impl FusedStream for MeshStream {
 
 impl Drop for MeshStream {
     fn drop(&mut self) {
-        self.shared.begin_close();
+        // First, so that nothing takes this for a closing that says goodbye.
         self.shared.stop.cancel();
+        self.shared.begin_close();
         self.shared.inbox.deafen();
     }
 }

@@ -58,6 +58,7 @@ impl PeerConnectionConfig {
     }
 
     /// Connects through TURN relays only, so that the remote learns no address of this machine. Default `false`.
+    /// Without a TURN server no connection can be made: [`ConnectionError::NoRelay`].
     pub fn relay_only(mut self, relay_only: bool) -> Self {
         self.relay_only = relay_only;
         self
@@ -71,6 +72,9 @@ impl PeerConnectionConfig {
     }
 
     pub(crate) fn rtc_ice_servers(&self) -> Result<Vec<RTCIceServer>, ConnectionError> {
+        if self.relay_only && !self.ice_servers.iter().any(|server| server.url.starts_with("turn:")) {
+            return Err(ConnectionError::NoRelay);
+        }
         self.ice_servers.iter().map(IceServer::to_rtc).collect()
     }
 

@@ -1,6 +1,6 @@
 //! How the library is set up: its settings, the addresses it binds, and its callbacks.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,11 +11,11 @@ use rtc::peer_connection::configuration::setting_engine::SctpMaxMessageSize;
 use rtc::peer_connection::transport::RTCDtlsRole;
 use webrtc::data_channel::DataChannel;
 use webrtc::peer_connection::{
-    PeerConnectionEventHandler, RTCIceCandidateType, RTCIceConnectionState, RTCPeerConnectionIceEvent,
-    RTCPeerConnectionState, SettingEngine, SettingEngineBuilder,
+    PeerConnectionEventHandler, RTCIceConnectionState, RTCPeerConnectionIceEvent, RTCPeerConnectionState,
+    SettingEngine, SettingEngineBuilder,
 };
 
-use super::{ConnectionState, IceCandidate, PeerConnectionConfig, Shared};
+use super::{ConnectionState, IceCandidate, Shared};
 use crate::error::ConnectionError;
 use crate::event::Stage;
 
@@ -38,8 +38,7 @@ const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
 const ICE_FAILED_AFTER: Duration = Duration::ZERO;
 const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
 
-pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {
-    let public = config.public_addresses.iter().map(ToString::to_string).collect();
+pub(super) fn settings() -> SettingEngine {
     SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
@@ -52,7 +51,6 @@ pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {
         .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
         .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
-        .with_nat_1to1_ips(public, RTCIceCandidateType::Host)
         .build()
 }
 
@@ -84,8 +82,23 @@ pub(super) fn with_ports(
     Ok(addresses)
 }
 
+/// The candidate as the remote is told it: with the public address in the place of an interface's own, if there is one
+/// of its family. (The library has a setting for that, which it does not look at.) The port stays, as a one-to-one NAT
+/// leaves it.
+fn announced(candidate: &str, public: &[IpAddr]) -> String {
+    let mut fields: Vec<String> = candidate.split(' ').map(str::to_owned).collect();
+    let own = fields.get(4).and_then(|address| address.parse::<IpAddr>().ok());
+    let is_host = fields.get(7).is_some_and(|kind| kind == "host");
+    if let (true, Some(own)) = (is_host, own)
+        && let Some(address) = public.iter().find(|address| address.is_ipv4() == own.is_ipv4())
+    {
+        fields[4] = address.to_string();
+    }
+    fields.join(" ")
+}
+
 /// The library's callbacks. They run on its driver, so none of them waits.
-pub(super) struct Handler(pub(super) Arc<Shared>);
+pub(super) struct Handler(pub(super) Arc<Shared>, pub(super) Vec<IpAddr>);
 
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
@@ -95,6 +108,7 @@ impl PeerConnectionEventHandler for Handler {
         if candidate.trim_start_matches("candidate:").is_empty() {
             return;
         }
+        let candidate = announced(&candidate, &self.1);
         // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
         self.0.signals.candidate(IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 });
     }
