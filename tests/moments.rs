@@ -18,7 +18,7 @@ use webrtc_mesh::{DisconnectReason, MeshEvent, OutgoingPacket, Target, TransferM
 #[test]
 fn packets_sent_in_the_very_moment_of_peer_connected_all_arrive_over_200_links() {
     promise(async {
-        for round in 0..100 {
+        for round in 0..200 {
             let hub = Hub::new();
             let mut one = builder().join(hub.join()).await.unwrap();
             let mut two = builder().join(hub.join()).await.unwrap();
