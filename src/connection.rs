@@ -263,7 +263,8 @@ impl PeerConnection {
     /// Takes what the other side's `signals` gave: a description or a candidate, in any order. An offer is answered;
     /// the answer comes out of [`signals`](PeerConnection::signals).
     ///
-    /// Candidates that come before the description are kept, at the most 256. The answer to an offer of another
+    /// Candidates that come before the description are kept, at the most 256, and looked at when it is here; a bad one
+    /// is skipped then. The answer to an offer of another
     /// connection is ignored, and so is a repeated description: one with the same token, or from a peer that is not
     /// of this crate with the same `ice-ufrag` and `fingerprint`. A candidate that names another ICE session than the
     /// remote's (`ufrag`, RFC 8839 section 5.1) is of another connection, and ignored as well.
@@ -365,6 +366,11 @@ impl PeerConnection {
     /// Channels that the remote opened beyond the agreed ones, and that were closed.
     pub(crate) fn refused_channels(&self) -> u64 {
         self.inner.shared.refused_channels.load(Ordering::Relaxed)
+    }
+
+    /// Whether ICE has found a way to the remote.
+    pub(crate) fn reaches_remote(&self) -> bool {
+        self.inner.shared.condition.borrow().stage > Stage::Ice
     }
 
     /// Whether the remote is known not to be a member of this crate.

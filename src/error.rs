@@ -58,7 +58,8 @@ pub enum SendError {
     #[error("the mesh is closed")]
     MeshClosed,
 
-    /// No such peer. A mesh is not its own peer.
+    /// No such peer: signalling has not reported it yet, or it has left; its last packets may still be unread here. A
+    /// mesh is not its own peer.
     #[error("there is no peer {0}")]
     UnknownPeer(PeerId),
 

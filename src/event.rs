@@ -11,8 +11,8 @@ use crate::packet::{Packet, TransferMode};
 ///
 /// What holds for every peer, whatever ends it: one [`PeerConnected`](MeshEvent::PeerConnected), then its packets,
 /// then one [`PeerDisconnected`](MeshEvent::PeerDisconnected). No packet comes outside the two. A peer that was added
-/// and never became connected has one [`PeerFailed`](MeshEvent::PeerFailed) instead, unless it was removed or the
-/// mesh was closed while it was connecting: whoever does that knows.
+/// and never became connected has one [`PeerFailed`](MeshEvent::PeerFailed) instead, unless it was removed, the mesh
+/// was closed, or it left the signalling, while it was connecting.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum MeshEvent {

@@ -17,7 +17,7 @@ use futures::{Sink, Stream};
 use tokio::sync::mpsc;
 use tracing::Instrument as _;
 
-use crate::connection::{MAX_MESSAGE_BYTES, PeerConnectionConfig};
+use crate::connection::{MAX_MESSAGE_BYTES, PeerConnectionConfig, UnreliableLifetime};
 use crate::error::{JoinError, SendError};
 use crate::event::MeshEvent;
 use crate::id::PeerId;
@@ -218,6 +218,7 @@ pub struct MeshBuilder {
     refuse_new_connections: bool,
     transfer_mode: TransferMode,
     connection: PeerConnectionConfig,
+    unreliable_lifetime: UnreliableLifetime,
     attempt_limit: Duration,
     limits: Limits,
     bounds: Bounds,
@@ -231,6 +232,7 @@ impl Default for MeshBuilder {
             refuse_new_connections: false,
             transfer_mode: TransferMode::Reliable,
             connection: PeerConnectionConfig::default(),
+            unreliable_lifetime: UnreliableLifetime::default(),
             attempt_limit: Duration::from_secs(8),
             limits: Limits {
                 handshake: Duration::from_secs(30),
@@ -279,9 +281,17 @@ impl MeshBuilder {
         self
     }
 
-    /// How connections that [`join`](MeshBuilder::join) makes are configured.
+    /// How connections that [`join`](MeshBuilder::join) makes are configured. Those that you make yourself, for
+    /// [`build`](MeshBuilder::build), have their own configuration.
     pub fn connection(mut self, config: PeerConnectionConfig) -> Self {
         self.connection = config;
+        self
+    }
+
+    /// How the unreliable modes of peers that [`join`](MeshBuilder::join) adds give up on a packet. Default
+    /// [`UnreliableLifetime::Once`].
+    pub fn unreliable_lifetime(mut self, lifetime: UnreliableLifetime) -> Self {
+        self.unreliable_lifetime = lifetime;
         self
     }
 
@@ -385,6 +395,7 @@ impl MeshBuilder {
         let id = joined.map_err(|_| JoinError::TimedOut { limit })??;
         let plan = join::Plan {
             connection: self.connection.clone(),
+            unreliable_lifetime: self.unreliable_lifetime,
             attempt_limit: self.attempt_limit,
             farewell: self.limits.farewell,
         };

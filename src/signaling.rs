@@ -12,6 +12,50 @@
 //! Signals between two peers are best kept in order. Lost ones cost time: an attempt that does not come up within
 //! the attempt limit is followed by a fresh one.
 //!
+//! One for two peers, over tokio's channels:
+//!
+//! ```
+//! use tokio::sync::mpsc::{Receiver, Sender};
+//! use webrtc_mesh::{PeerId, Signal, Signaling, SignalingError, SignalingEvent};
+//!
+//! struct Pair {
+//!     me: PeerId,
+//!     other: PeerId,
+//!     to_other: Sender<SignalingEvent>,
+//!     from_other: Receiver<SignalingEvent>,
+//! }
+//!
+//! impl Pair {
+//!     fn say(&self, event: SignalingEvent) -> Result<(), SignalingError> {
+//!         self.to_other.try_send(event).map_err(|error| SignalingError::Transport(error.to_string()))
+//!     }
+//! }
+//!
+//! #[async_trait::async_trait]
+//! impl Signaling for Pair {
+//!     async fn join(&mut self) -> Result<PeerId, SignalingError> {
+//!         // The other side learns of us, and whether it offers: the lower id does.
+//!         self.say(SignalingEvent::PeerJoined { peer: self.me, we_offer: self.other < self.me })?;
+//!         Ok(self.me)
+//!     }
+//!
+//!     async fn next(&mut self) -> Result<SignalingEvent, SignalingError> {
+//!         self.from_other.recv().await.ok_or(SignalingError::Closed)
+//!     }
+//!
+//!     async fn send(&mut self, to: PeerId, signal: Signal) -> Result<(), SignalingError> {
+//!         if to != self.other {
+//!             return Err(SignalingError::UnknownPeer(to));
+//!         }
+//!         self.say(SignalingEvent::Signal { from: self.me, signal })
+//!     }
+//!
+//!     async fn leave(&mut self) {
+//!         let _ = self.say(SignalingEvent::PeerLeft(self.me));
+//!     }
+//! }
+//! ```
+//!
 //! Whoever runs the signalling says who is who, and is trusted with that: a mesh encrypts to whom the descriptions
 //! name, and the descriptions come from here.
 
@@ -67,7 +111,7 @@ pub trait Signaling: Send + 'static {
     ///
     /// # Cancel safety
     ///
-    /// The future is dropped after the farewell time (5 s), and the signalling with it.
+    /// The future is dropped after 2 s, or the farewell time if that is shorter, and the signalling with it.
     async fn leave(&mut self) {}
 }
 
@@ -88,8 +132,8 @@ pub enum SignalingEvent {
         /// Whether we offer.
         we_offer: bool,
     },
-    /// A peer has left the signalling. If it is still being connected, it is given up, in silence; a peer that is
-    /// connected stays, as its connection knows better whether it lives.
+    /// A peer has left the signalling. If no way to it has been found yet, it is given up, in silence; otherwise it
+    /// stays, as its connection knows better whether it lives.
     PeerLeft(PeerId),
     /// A peer sends a signal.
     Signal {

@@ -130,3 +130,64 @@ fn whoever_closes_at_the_same_moment_as_the_other_has_everything_confirmed_or_is
         }
     });
 }
+
+/// The other side may not even be connected yet.
+#[test]
+fn a_mesh_that_is_closed_right_after_its_first_packets_loses_none_of_them() {
+    promise(async {
+        for round in 0..50 {
+            let hub = Hub::new();
+            let mut one = builder().join(hub.join()).await.unwrap();
+            let mut two = builder().join(hub.join()).await.unwrap();
+            let sending = tokio::spawn(async move {
+                assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+                for n in 0..200_u32 {
+                    one.handle()
+                        .send(OutgoingPacket::reliable(id(2), n.to_be_bytes().to_vec()))
+                        .await
+                        .unwrap();
+                }
+                one.handle().close().await;
+                next(&mut one).await
+            });
+            assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)), "round {round}");
+            for n in 0..200_u32 {
+                assert_eq!(packet(&mut two).await.payload[..], n.to_be_bytes(), "round {round}");
+            }
+            assert_eq!(next(&mut two).await, left(1, DisconnectReason::RemoteClose));
+            assert_eq!(
+                in_time(sending).await.unwrap(),
+                left(2, DisconnectReason::LocalClose),
+                "round {round}"
+            );
+            close_all(vec![two]).await;
+        }
+    });
+}
+
+#[test]
+fn who_has_read_all_and_closes_as_the_other_does_leaves_nothing_unconfirmed() {
+    promise(async {
+        for round in 0..50 {
+            let (one, two) = pair().await;
+            let talk = async |mut mesh: webrtc_mesh::Mesh, other: u32| {
+                mesh.handle().try_send(OutgoingPacket::reliable(id(other), "hello")).unwrap();
+                packet(&mut mesh).await;
+                in_time(mesh.handle().close()).await;
+                next(&mut mesh).await
+            };
+            for end in <[MeshEvent; 2]>::from(tokio::join!(talk(one, 2), talk(two, 1))) {
+                assert!(
+                    matches!(
+                        end,
+                        MeshEvent::PeerDisconnected(
+                            _,
+                            DisconnectReason::LocalClose | DisconnectReason::RemoteClose
+                        )
+                    ),
+                    "round {round}: {end:?}"
+                );
+            }
+        }
+    });
+}

@@ -136,7 +136,7 @@ fn closing_waits_for_hanging_signalling_no_longer_than_the_farewell_time() {
             let since = Instant::now();
             close_all(vec![one]).await;
             let took = since.elapsed();
-            assert!(took >= Duration::from_secs(5) && took < Duration::from_millis(5500), "{took:?}");
+            assert!(took <= Duration::from_secs(5), "{took:?}");
         });
     }
 }

@@ -39,6 +39,9 @@ pub enum SdpKind {
 }
 
 /// An address at which a peer may be reached (W3C `RTCIceCandidateInit`).
+///
+/// There is one media section, so where a browser says `null` for one of the last two, say `"0"` and 0. A browser's end
+/// of candidates, an empty one, may be handed on: it is taken and means nothing.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceCandidate {
     /// The candidate attribute, beginning with `candidate:` (RFC 8839 section 5.1).

@@ -103,6 +103,7 @@ impl Supervisor {
                 let _ = waiting.send(Ok(()));
             }
         }
+        shared.gone.cancel();
         // Whoever waits for a reply, the task that signals among them, has it by this.
         self.commands.close();
         while self.commands.try_recv().is_ok() {}

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Lane};
 use super::state::ConnectionStatus;
-use crate::connection::{NotOpened, PeerConnection, UnreliableLifetime};
+use crate::connection::{MAX_MESSAGE_BYTES, NotOpened, PeerConnection, UnreliableLifetime};
 use crate::error::{AddPeerError, SendError, TrySendError, UnknownPeer};
 use crate::event::PeerFailure;
 use crate::id::{PeerId, Target};
@@ -47,6 +47,8 @@ pub(super) struct Shared {
     pub(super) close: CancellationToken,
     /// Stops everything at once.
     pub(super) stop: CancellationToken,
+    /// Every peer has left, so signalling may be told that we go.
+    pub(super) gone: CancellationToken,
     /// Nothing runs any more.
     pub(super) closed: watch::Sender<bool>,
     pub(super) span: tracing::Span,
@@ -387,6 +389,8 @@ impl MeshHandle {
     /// `PeerDisconnected` with `LocalClose`, or with `Unconfirmed` if it did not confirm everything. After the last
     /// event the stream ends with `None`. Nobody needs to read the events for that.
     ///
+    /// A loop that reads the mesh may wait for it: nothing here waits for the reader.
+    ///
     /// Every call waits for the same end; after it, no task, socket or timer of the mesh is left.
     ///
     /// # Cancel safety
@@ -441,6 +445,7 @@ impl Shared {
             closing: AtomicBool::new(false),
             close: CancellationToken::new(),
             stop: CancellationToken::new(),
+            gone: CancellationToken::new(),
             closed: watch::Sender::new(false),
             span,
         }
@@ -475,6 +480,12 @@ impl Shared {
             return Offer::Refused(SendError::MeshClosed);
         }
         let registry = self.registry();
+        // Never taken by anyone, so not by a broadcast to nobody either.
+        let too_large = packet.payload.len() > MAX_MESSAGE_BYTES && !matches!(packet.target, Target::Peer(_));
+        if too_large {
+            let actual = packet.payload.len();
+            return Offer::Refused(SendError::TooLarge { actual, limit: MAX_MESSAGE_BYTES });
+        }
         let excepted = match packet.target {
             Target::Peer(peer) => {
                 let entry = registry.get(&peer).cloned();

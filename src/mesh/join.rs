@@ -39,6 +39,7 @@ use waiting::{Waiting, WaitingRoom};
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) connection: PeerConnectionConfig,
+    pub(super) unreliable_lifetime: UnreliableLifetime,
     pub(super) attempt_limit: Duration,
     pub(super) farewell: Duration,
 }
@@ -107,6 +108,9 @@ const MAX_BACK_OFF: Duration = Duration::from_secs(4);
 /// How long signalling may take to carry one signal, while all others wait.
 const SEND_LIMIT: Duration = Duration::from_secs(2);
 
+/// How long signalling may take, after the last peer has left, to end what it does and to carry our leave.
+const LEAVE_LIMIT: Duration = Duration::from_secs(2);
+
 /// How often it is looked whether a former life has gone: it takes up to 200 ms, or the farewell time.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How much longer than the farewell time a peer waits for a former life to go.
@@ -120,7 +124,8 @@ const MAX_REPORTED: usize = 1024;
 
 /// Runs until the mesh closes, then leaves signalling; or until the mesh is dropped.
 pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan) {
-    let (close, stop, farewell) = (mesh.shared.close.clone(), mesh.shared.stop.clone(), plan.farewell);
+    let (gone, stop) = (mesh.shared.gone.clone(), mesh.shared.stop.clone());
+    let limit = plan.farewell.min(LEAVE_LIMIT);
     let mut driver = Driver {
         signaling,
         mesh,
@@ -132,14 +137,17 @@ pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan)
         attempts: 0,
         lost: false,
     };
-    // One limit for all that is left to do, however slow signalling is.
-    let limit = async {
-        close.cancelled().await;
-        sleep(farewell).await;
-    };
     let work = async {
         driver.work().await;
+        // Not before: a remote that is not quite connected with us would take it for our end, and what we have sent it
+        // would be lost.
+        gone.cancelled().await;
         driver.signaling.leave().await;
+    };
+    // One limit for all that is left to do then, however slow signalling is.
+    let limit = async {
+        gone.cancelled().await;
+        sleep(limit).await;
     };
     tokio::select! {
         biased;
@@ -197,8 +205,14 @@ impl<S: Signaling> Driver<S> {
                 self.reported.remove(&peer);
                 self.waiting.remove(peer);
                 if self.is_connecting(peer) {
-                    self.links.remove(&peer);
-                    self.dismiss(peer, Farewell::Removed).await;
+                    match self.links.get_mut(&peer) {
+                        // It is on the way, and knows better than signalling; but it is not asked again.
+                        Some(link) if link.connection.reaches_remote() => link.next = None,
+                        _ => {
+                            self.links.remove(&peer);
+                            self.dismiss(peer, Farewell::Removed).await;
+                        }
+                    }
                 }
             }
             SignalingEvent::Signal { from, signal } => self.take(from, signal).await,
@@ -292,7 +306,7 @@ impl<S: Signaling> Driver<S> {
         }
         let added = match PeerConnection::new(self.plan.connection.clone()).await {
             Ok(connection) => {
-                let lifetime = UnreliableLifetime::default();
+                let lifetime = self.plan.unreliable_lifetime;
                 let adding = self.mesh.add(connection.clone(), peer, lifetime, true);
                 adding.await.map(|life| (life, connection))
             }
@@ -382,7 +396,7 @@ impl<S: Signaling> Driver<S> {
         let (made, channels_made) = oneshot::channel();
         let fresh = Takeover {
             connection: connection.clone(),
-            unreliable_lifetime: UnreliableLifetime::default(),
+            unreliable_lifetime: self.plan.unreliable_lifetime,
             made,
         };
         if !entry.peer.renew(fresh) {

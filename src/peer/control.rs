@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64 |
 //! | 2 | [`Credit`](Frame::Credit) | credit u64, received u64, pause u8 |
-//! | 3 | [`Goodbye`](Frame::Goodbye) | sent u64 |
+//! | 3 | [`Goodbye`](Frame::Goodbye) | sent u64, received u64 |
 //! | 4 | [`GoodbyeAck`](Frame::GoodbyeAck) | received u64 |
 //! | 5 | [`Probe`](Frame::Probe) | number u64 |
 //! | 6 | [`Echo`](Frame::Echo) | number u64, received u64 |
@@ -38,6 +38,8 @@ pub(crate) enum Frame {
     Goodbye {
         /// Reliable packets sent.
         sent: u64,
+        /// How many it has received: for a remote that leaves too.
+        received: u64,
     },
     /// All reliable packets that the remote said goodbye with have arrived.
     GoodbyeAck {
@@ -90,9 +92,10 @@ impl Frame {
                 out.put_u64(received);
                 out.put_u8(pause.into());
             }
-            Frame::Goodbye { sent } => {
+            Frame::Goodbye { sent, received } => {
                 out.put_u8(3);
                 out.put_u64(sent);
+                out.put_u64(received);
             }
             Frame::GoodbyeAck { received } => {
                 out.put_u8(4);
@@ -125,7 +128,7 @@ impl Frame {
                 received: fields.try_get_u64()?,
                 pause: fields.try_get_u8()? != 0,
             },
-            3 => Frame::Goodbye { sent: fields.try_get_u64()? },
+            3 => Frame::Goodbye { sent: fields.try_get_u64()?, received: fields.try_get_u64()? },
             4 => Frame::GoodbyeAck { received: fields.try_get_u64()? },
             5 => Frame::Probe { number: fields.try_get_u64()? },
             6 => Frame::Echo { number: fields.try_get_u64()?, received: fields.try_get_u64()? },
@@ -148,7 +151,7 @@ mod tests {
                 received,
                 pause
             }),
-            any::<u64>().prop_map(|sent| Frame::Goodbye { sent }),
+            (any::<u64>(), any::<u64>()).prop_map(|(sent, received)| Frame::Goodbye { sent, received }),
             any::<u64>().prop_map(|received| Frame::GoodbyeAck { received }),
             any::<u64>().prop_map(|number| Frame::Probe { number }),
             (any::<u64>(), any::<u64>()).prop_map(|(number, received)| Frame::Echo { number, received }),

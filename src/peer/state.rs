@@ -257,7 +257,10 @@ impl State {
                     self.drained = true;
                     match self.control() {
                         Some(_) => {
-                            effects.push(Effect::Say(Frame::Goodbye { sent: tally.sent }));
+                            effects.push(Effect::Say(Frame::Goodbye {
+                                sent: tally.sent,
+                                received: tally.received,
+                            }));
                             if std::mem::take(&mut self.ack_held) {
                                 self.acknowledge(tally, effects);
                             }
@@ -290,7 +293,8 @@ impl State {
                 self.confirm(received, tally);
                 effects.push(Effect::Credit { limit: credit, pause });
             }
-            Frame::Goodbye { sent } => {
+            Frame::Goodbye { sent, received } => {
+                self.confirm(received, tally);
                 if !self.heard_goodbye {
                     (self.heard_goodbye, self.owes_ack) = (true, true);
                     effects.push(Effect::AwaitReceived(sent));

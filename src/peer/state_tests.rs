@@ -56,7 +56,7 @@ fn a_foreign_peer_is_connected_when_its_three_channels_are_open() {
 #[test]
 fn a_foreign_peer_knows_nothing_of_the_control_channel() {
     let mut peer = connected_foreign();
-    for frame in [HELLO, Frame::Probe { number: 1 }, Frame::Goodbye { sent: 0 }, ack(9)] {
+    for frame in [HELLO, Frame::Probe { number: 1 }, Frame::Goodbye { sent: 0, received: 0 }, ack(9)] {
         assert_eq!(peer.hears(frame), nothing());
     }
     assert_eq!(peer.happens(Happening::BadFrame(FrameError::Empty)), nothing());
@@ -113,7 +113,7 @@ fn a_fresh_connection_begins_with_nothing_open_and_nothing_said() {
 #[test]
 fn what_is_said_before_both_hellos_is_ignored() {
     let mut peer = ours(DTLS_CLIENT);
-    for frame in [Frame::Goodbye { sent: 0 }, ack(0), Frame::Probe { number: 7 }] {
+    for frame in [Frame::Goodbye { sent: 0, received: 0 }, ack(0), Frame::Probe { number: 7 }] {
         assert_eq!(peer.hears(frame), nothing());
     }
 }
@@ -243,7 +243,7 @@ fn a_peer_that_leaves_drains_says_goodbye_and_waits_for_the_acknowledgement() {
         peer.tally = Tally { sent: 2, received: 0, waiting: 3 };
         assert_eq!(peer.leaves(farewell), [Effect::Drain]);
         peer.tally = Tally { sent: 5, received: 0, waiting: 0 };
-        assert_eq!(peer.happens(Happening::Drained), [Effect::Say(Frame::Goodbye { sent: 5 })]);
+        assert_eq!(peer.happens(Happening::Drained), [Effect::Say(Frame::Goodbye { sent: 5, received: 0 })]);
         assert_eq!(peer.hears(ack(5)), [gone(reason)]);
     }
 }
@@ -346,7 +346,7 @@ fn being_replaced_takes_no_time() {
     assert_eq!(leaving.leaves(Replaced), [gone(DisconnectReason::Unconfirmed { packets: 1 })]);
 
     let mut dismissed = connected();
-    dismissed.hears(Frame::Goodbye { sent: 0 });
+    dismissed.hears(Frame::Goodbye { sent: 0, received: 0 });
     dismissed.happens(Happening::Received);
     assert_eq!(dismissed.leaves(Replaced), [gone(DisconnectReason::RemoteClose)]);
 }
@@ -357,7 +357,7 @@ fn being_replaced_takes_no_time() {
 fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
     let mut peer = connected();
     peer.tally.received = 3;
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 5 }), [Effect::AwaitReceived(5)]);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 5, received: 0 }), [Effect::AwaitReceived(5)]);
     peer.tally.received = 5;
     assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(5)), Effect::Drain]);
     assert_eq!(peer.happens(Happening::Drained), nothing());
@@ -367,7 +367,7 @@ fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
 #[test]
 fn a_remote_that_says_goodbye_and_does_not_close_is_gone_after_the_farewell() {
     let mut peer = connected();
-    peer.hears(Frame::Goodbye { sent: 0 });
+    peer.hears(Frame::Goodbye { sent: 0, received: 0 });
     peer.happens(Happening::Received);
     assert_eq!(peer.after(LIMITS.farewell), [gone(DisconnectReason::RemoteClose)]);
 }
@@ -375,10 +375,10 @@ fn a_remote_that_says_goodbye_and_does_not_close_is_gone_after_the_farewell() {
 #[test]
 fn a_goodbye_is_acknowledged_once() {
     let mut peer = connected();
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), [Effect::AwaitReceived(0)]);
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), nothing());
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), [Effect::AwaitReceived(0)]);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), nothing());
     peer.happens(Happening::Received);
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), nothing());
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), nothing());
 }
 
 #[test]
@@ -386,17 +386,27 @@ fn both_leave_at_once_and_the_acknowledgement_comes_after_all_has_arrived() {
     let mut peer = connected();
     peer.leaves(Removed);
     peer.happens(Happening::Drained);
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), [Effect::AwaitReceived(0)]);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), [Effect::AwaitReceived(0)]);
     assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(0))]);
     assert_eq!(peer.hears(ack(0)), [gone(DisconnectReason::Removed)]);
 }
 
 /// What is said in the same breath as the end is not heard: the connection closes.
 #[test]
+fn a_goodbye_confirms_what_its_sender_has_received() {
+    let mut peer = connected();
+    peer.tally.sent = 3;
+    peer.hears(Frame::Goodbye { sent: 0, received: 3 });
+    peer.happens(Happening::Received);
+    assert_eq!(peer.leaves(LocalClose), nothing());
+    assert_eq!(peer.happens(Happening::Closed(CONTROL)), [gone(DisconnectReason::RemoteClose)]);
+}
+
+#[test]
 fn both_leave_at_once_and_our_goodbye_goes_before_our_acknowledgement() {
     let mut peer = connected();
     peer.leaves(LocalClose);
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 0 }), [Effect::AwaitReceived(0)]);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), [Effect::AwaitReceived(0)]);
     assert_eq!(
         peer.happens(Happening::Received),
         nothing(),
@@ -404,7 +414,7 @@ fn both_leave_at_once_and_our_goodbye_goes_before_our_acknowledgement() {
     );
     assert_eq!(
         peer.happens(Happening::Drained),
-        [Effect::Say(Frame::Goodbye { sent: 0 }), Effect::Say(ack(0))]
+        [Effect::Say(Frame::Goodbye { sent: 0, received: 0 }), Effect::Say(ack(0))]
     );
 }
 
@@ -415,7 +425,7 @@ fn who_is_told_to_leave_after_the_remotes_goodbye_says_what_was_not_confirmed() 
     {
         let mut peer = connected();
         peer.tally.sent = sent;
-        peer.hears(Frame::Goodbye { sent: 0 });
+        peer.hears(Frame::Goodbye { sent: 0, received: 0 });
         peer.happens(Happening::Received);
         assert_eq!(peer.leaves(LocalClose), nothing());
         assert_eq!(peer.happens(Happening::Closed(CONTROL)), [gone(reason)]);
@@ -427,7 +437,7 @@ fn both_leave_at_once_and_who_is_acknowledged_first_stays_until_it_has_acknowled
     let mut peer = connected();
     peer.leaves(LocalClose);
     peer.happens(Happening::Drained);
-    assert_eq!(peer.hears(Frame::Goodbye { sent: 1 }), [Effect::AwaitReceived(1)]);
+    assert_eq!(peer.hears(Frame::Goodbye { sent: 1, received: 0 }), [Effect::AwaitReceived(1)]);
     assert_eq!(peer.hears(ack(0)), nothing());
     peer.tally.received = 1;
     assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(1))]);

@@ -92,7 +92,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         3 => number().prop_map(|credit| Frame::Hello { version: CONTROL_VERSION, credit }),
         1 => (number(), number(), any::<bool>())
             .prop_map(|(credit, received, pause)| Frame::Credit { credit, received, pause }),
-        2 => number().prop_map(|sent| Frame::Goodbye { sent }),
+        2 => (number(), number()).prop_map(|(sent, received)| Frame::Goodbye { sent, received }),
         2 => number().prop_map(|received| Frame::GoodbyeAck { received }),
         1 => number().prop_map(|number| Frame::Probe { number }),
         1 => (number(), number()).prop_map(|(number, received)| Frame::Echo { number, received }),
@@ -222,7 +222,9 @@ impl Course {
         assert!(self.control, "a foreign peer does not know what {frame:?} is");
         assert!(self.connected, "{frame:?} before both hellos");
         match frame {
-            Frame::Goodbye { sent } => assert_eq!(sent, self.peer.tally.sent),
+            Frame::Goodbye { sent, received } => {
+                assert_eq!((sent, received), (self.peer.tally.sent, self.peer.tally.received));
+            }
             Frame::GoodbyeAck { received } => {
                 assert_eq!(received, self.peer.tally.received);
                 assert!(!self.acknowledged, "acknowledged twice");
