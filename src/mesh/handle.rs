@@ -423,7 +423,6 @@ pub(super) enum Offer {
 }
 
 impl Shared {
-    #[allow(clippy::too_many_arguments, reason = "made in one place")]
     pub(super) fn new(
         id: PeerId,
         inbox: Arc<Inbox>,
