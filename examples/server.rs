@@ -54,10 +54,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
     let mut server = builder().join(hub.join()).await?;
     say(&server, "joined, and is the server");
-    while server.handle().peers().await.values().filter(|peer| peer.connected).count() < clients {
-        let event = server.next().await.ok_or("the server's mesh ended")?;
-        say(&server, format_args!("{event:?}"));
-    }
+    see_everybody(&mut server, clients).await?;
     for client in &mut waiting {
         see_everybody(client, clients).await?;
     }
@@ -105,12 +102,12 @@ fn builder() -> MeshBuilder {
     Mesh::builder().server_compatibility(true).connection(connection)
 }
 
-/// Reads a client's events until it is connected to the server and to every other client.
-async fn see_everybody(client: &mut Mesh, others: usize) -> Result<(), Box<dyn Error>> {
+/// Reads a mesh's events until it is connected to so many others.
+async fn see_everybody(mesh: &mut Mesh, others: usize) -> Result<(), Box<dyn Error>> {
     let mut connected = 0;
     while connected < others {
-        let event = client.next().await.ok_or("a client's mesh ended")?;
-        say(client, format_args!("{event:?}"));
+        let event = mesh.next().await.ok_or("a mesh ended")?;
+        say(mesh, format_args!("{event:?}"));
         match event {
             MeshEvent::PeerConnected(_) => connected += 1,
             MeshEvent::ConnectionFailed(failure) => return Err(format!("no server: {failure}").into()),
