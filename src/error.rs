@@ -176,6 +176,27 @@ pub enum SignalingError {
     /// The transport failed.
     #[error("signalling failed: {0}")]
     Transport(String),
+
+    /// The server has closed the connection, and said why.
+    #[cfg(feature = "godot")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "godot")))]
+    #[error("the signalling server has closed the connection: {0}")]
+    ClosedByServer(crate::signaling::godot::CloseReason),
+
+    /// Only the host may do this.
+    #[error("only the host may do this")]
+    NotHost,
+
+    /// This signalling cannot do this.
+    #[error("this signalling cannot do this")]
+    Unsupported,
+
+    /// It did not answer in time.
+    #[error("signalling did not answer within {} s", limit.as_secs_f64())]
+    TimedOut {
+        /// How long it was waited.
+        limit: std::time::Duration,
+    },
 }
 
 /// Why a mesh could not be joined.

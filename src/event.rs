@@ -56,8 +56,16 @@ pub enum MeshEvent {
     /// A peer that was unstable is heard again. Nothing reliable was lost.
     PeerRecovered(PeerId),
 
-    /// Signalling is gone. Connected peers stay; no new ones come.
+    /// Signalling is gone. Connected peers stay; no new ones come, unless and until
+    /// [`SignalingRestored`](MeshEvent::SignalingRestored). Why, and whether it is tried to reach it again, says
+    /// [`MeshHandle::signaling`](crate::MeshHandle::signaling).
     SignalingLost,
+
+    /// Signalling was lost and is there again.
+    SignalingRestored,
+
+    /// The host has sealed the lobby ([`MeshHandle::seal_lobby`](crate::MeshHandle::seal_lobby)): nobody else joins.
+    LobbySealed,
 }
 
 /// Why a connected peer is gone. `Display` is a line for a person.

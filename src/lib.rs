@@ -120,6 +120,8 @@
 //! `debug` how connections are made, `trace` every decision. The `webrtc` crate below logs by itself, through `log`,
 //! and names addresses in its warnings and errors; a filter such as `warn,webrtc=off,rtc=off` keeps them out.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod signaling;
 
 #[cfg(any(fuzzing, test))]
@@ -146,6 +148,7 @@ pub use event::{DisconnectReason, MeshEvent, PeerFailure, Stage};
 pub use id::{InvalidPeerId, PeerId, Target};
 pub use mesh::{
     ChannelInfo, ConnectionStatus, Mesh, MeshBuilder, MeshHandle, MeshSink, MeshStream, PeerInfo,
+    SignalingStatus,
 };
 pub use packet::{InvalidTransferMode, OutgoingPacket, Packet, TransferMode};
 pub use signaling::{Signaling, SignalingEvent};

@@ -4,6 +4,7 @@ mod actor;
 mod handle;
 mod inbox;
 mod join;
+mod meeting;
 mod state;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use actor::Supervisor;
 pub use handle::{ChannelInfo, MeshHandle, PeerInfo};
 use handle::{Entry, Offer, Shared};
 use inbox::Inbox;
+pub use meeting::SignalingStatus;
 pub use state::ConnectionStatus;
 use state::State;
 
@@ -402,7 +404,8 @@ impl MeshBuilder {
         let (shared, supervisor) = self.prepare(id);
         let handle = MeshHandle { shared: shared.clone() };
         let span = shared.span.clone();
-        let driver = tokio::spawn(join::run(signaling, handle, plan).instrument(span.clone()));
+        let requests = shared.meeting.joined(signaling.lobby());
+        let driver = tokio::spawn(join::run(signaling, requests, handle, plan).instrument(span.clone()));
         tokio::spawn(supervisor.signaling(driver).run().instrument(span));
         Ok(Mesh::new(shared))
     }

@@ -9,6 +9,9 @@
 //! * [`send`](Signaling::send) carries a signal to one peer;
 //! * [`leave`](Signaling::leave) says that we go.
 //!
+//! One whose meeting place has a name and can be locked, as Godot's lobbies can, says so too:
+//! [`lobby`](Signaling::lobby), [`seal`](Signaling::seal).
+//!
 //! Signals between two peers are best kept in order. Lost ones cost time: an attempt that does not come up within
 //! the attempt limit is followed by a fresh one.
 //!
@@ -65,6 +68,9 @@ use crate::connection::Signal;
 use crate::error::SignalingError;
 use crate::id::PeerId;
 
+#[cfg(feature = "godot")]
+#[cfg_attr(docsrs, doc(cfg(feature = "godot")))]
+pub mod godot;
 pub mod loopback;
 
 /// A way to find the other members and to exchange signals with them.
@@ -86,7 +92,8 @@ pub trait Signaling: Send + 'static {
     /// # Errors
     ///
     /// Signalling is gone for good; it is not called again. The owner gets
-    /// [`SignalingLost`](crate::MeshEvent::SignalingLost), and connected peers stay.
+    /// [`SignalingLost`](crate::MeshEvent::SignalingLost), unless a [`SignalingEvent::Lost`] came before, and
+    /// connected peers stay. One that has done its work, and is not expected to go on, waits for ever instead.
     ///
     /// # Cancel safety
     ///
@@ -113,6 +120,26 @@ pub trait Signaling: Send + 'static {
     ///
     /// The future is dropped after 2 s, or the farewell time if that is shorter, and the signalling with it.
     async fn leave(&mut self) {}
+
+    /// The name of where we have joined, if it has one: what others need to find us
+    /// ([`MeshHandle::lobby`](crate::MeshHandle::lobby)). Asked once, after [`join`](Signaling::join).
+    fn lobby(&self) -> Option<String> {
+        None
+    }
+
+    /// Lets nobody else join ([`MeshHandle::seal_lobby`](crate::MeshHandle::seal_lobby)). As with `send`, nothing
+    /// else is sent or heard meanwhile, so it is given up after 2 s.
+    ///
+    /// # Errors
+    ///
+    /// [`SignalingError::Unsupported`], unless this is implemented; [`SignalingError::NotHost`] for those who may not.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped when it takes too long, or the mesh is closed or dropped: it may be sealed all the same.
+    async fn seal(&mut self) -> Result<(), SignalingError> {
+        Err(SignalingError::Unsupported)
+    }
 }
 
 /// What signalling reports.
@@ -142,4 +169,10 @@ pub enum SignalingEvent {
         /// What it sends.
         signal: Signal,
     },
+    /// Signalling is not reachable, and the transport tries to reach it again. Until then nothing is sent.
+    Lost(SignalingError),
+    /// Signalling is reachable again, under the same id. Those who came and went meanwhile are reported before this.
+    Restored,
+    /// Nobody else can join.
+    Sealed,
 }

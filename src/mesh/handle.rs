@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Lane};
+use super::meeting::Meeting;
 use super::state::ConnectionStatus;
 use crate::connection::{MAX_MESSAGE_BYTES, NotOpened, PeerConnection, UnreliableLifetime};
 use crate::error::{AddPeerError, SendError, TrySendError, UnknownPeer};
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     pub(super) gone: CancellationToken,
     /// Nothing runs any more.
     pub(super) closed: watch::Sender<bool>,
+    /// How it stands with signalling.
+    pub(super) meeting: Meeting,
     pub(super) span: tracing::Span,
 }
 
@@ -446,6 +449,7 @@ impl Shared {
             stop: CancellationToken::new(),
             gone: CancellationToken::new(),
             closed: watch::Sender::new(false),
+            meeting: Meeting::default(),
             span,
         }
     }

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | reliable packets of a peer | its window, in bytes | the peer gets no more credit, or is not read |
 //! | unreliable packets of a peer | a bound in bytes | the oldest is shed and counted |
-//! | `PeerUnstable` and `PeerRecovered` of a peer | [`MAX_UNREAD_WAVERING`] | later pairs are left out |
+//! | `PeerUnstable` and `PeerRecovered` of a peer, `SignalingLost` and `SignalingRestored` | [`MAX_UNREAD_WAVERING`] | later pairs are left out |
 //! | ended lives, of a peer and in all | [`MAX_UNREAD_LIVES_OF_A_PEER`], [`MAX_UNREAD_LIVES`] | new ones are not admitted until some are read |
 
 use std::collections::{HashMap, VecDeque};
@@ -30,7 +30,8 @@ pub(crate) const MAX_UNREAD_LIVES_OF_A_PEER: u32 = 4;
 /// Many peers that flap have this many in all.
 pub(crate) const MAX_UNREAD_LIVES: u32 = 1024;
 
-/// A peer that wavers while nobody reads has this many events of it on record; later pairs are left out.
+/// A peer, or signalling, that wavers while nobody reads has this many events of it on record; later pairs are left
+/// out.
 pub(crate) const MAX_UNREAD_WAVERING: u32 = 8;
 
 /// The queue between the peers and whoever reads the mesh.
@@ -49,8 +50,9 @@ struct State {
     book: Book,
     unread: HashMap<PeerId, u32>,
     unread_total: u32,
-    /// For each peer, `PeerUnstable` and `PeerRecovered` events that wait, and whether the last put was unstable.
-    wavering: HashMap<PeerId, (u32, bool)>,
+    /// For each peer, and for signalling (`None`), the events that wait of those that come in pairs, and whether the
+    /// last put was the first of a pair.
+    wavering: HashMap<Option<PeerId>, (u32, bool)>,
     reader: Option<Waker>,
     /// Nothing will come any more; `None` when all is read.
     finished: bool,
@@ -155,17 +157,21 @@ impl Inbox {
     /// Puts an event that concerns no life's beginning or end.
     pub(crate) fn event(&self, event: MeshEvent) {
         let mut state = self.lock();
-        if let MeshEvent::PeerUnstable(peer) | MeshEvent::PeerRecovered(peer) = event {
-            let unstable = event == MeshEvent::PeerUnstable(peer);
-            let (waiting, was_unstable) = state.wavering.entry(peer).or_default();
+        if let Some((who, first)) = half_of_a_pair(&event) {
+            let (waiting, was_first) = state.wavering.entry(who).or_default();
             // Both of a pair are put, or none.
-            if if unstable { *waiting >= MAX_UNREAD_WAVERING } else { !*was_unstable } {
+            if if first { *waiting >= MAX_UNREAD_WAVERING } else { !*was_first } {
                 return;
             }
             *waiting += 1;
-            *was_unstable = unstable;
+            *was_first = first;
         }
         state.member(Entry::Event(event));
+    }
+
+    /// Puts the last `SignalingLost`, to which there is no second of a pair.
+    pub(crate) fn signaling_is_gone(&self) {
+        self.lock().member(Entry::Event(MeshEvent::SignalingLost));
     }
 
     /// Puts the peer's `PeerConnected`, and what was held after it.
@@ -195,7 +201,7 @@ impl Inbox {
         if let Some(lane) = state.lanes.get_mut(&life) {
             lane.over = true;
         }
-        if let Some((_, unstable)) = state.wavering.get_mut(&peer) {
+        if let Some((_, unstable)) = state.wavering.get_mut(&Some(peer)) {
             *unstable = false;
         }
         state.member(Entry::End(Some(life), peer, MeshEvent::PeerDisconnected(peer, reason)));
@@ -275,6 +281,17 @@ impl Inbox {
 }
 
 /// Who is told that something was read, after the lock is given back.
+/// Whom an event that comes in pairs is of, `None` standing for signalling, and whether it is the first of its pair.
+fn half_of_a_pair(event: &MeshEvent) -> Option<(Option<PeerId>, bool)> {
+    match event {
+        MeshEvent::PeerUnstable(peer) => Some((Some(*peer), true)),
+        MeshEvent::PeerRecovered(peer) => Some((Some(*peer), false)),
+        MeshEvent::SignalingLost => Some((None, true)),
+        MeshEvent::SignalingRestored => Some((None, false)),
+        _ => None,
+    }
+}
+
 enum Told {
     Lane(Arc<Lane>),
     LifeRead,
@@ -329,8 +346,8 @@ impl State {
         self.book.first += 1;
         match entry {
             Entry::Event(event) => {
-                if let MeshEvent::PeerUnstable(peer) | MeshEvent::PeerRecovered(peer) = event
-                    && let Some((waiting, _)) = self.wavering.get_mut(&peer)
+                if let Some((who, _)) = half_of_a_pair(&event)
+                    && let Some((waiting, _)) = self.wavering.get_mut(&who)
                 {
                     *waiting = waiting.saturating_sub(1);
                 }
@@ -340,8 +357,9 @@ impl State {
                 if let Some(life) = life {
                     self.lanes.remove(&life);
                 }
-                if self.unread.get(&peer) == Some(&1) {
-                    self.wavering.remove(&peer);
+                // A later life of the peer may be wavering already.
+                if self.wavering.get(&Some(peer)).is_some_and(|(waiting, first)| *waiting == 0 && !first) {
+                    self.wavering.remove(&Some(peer));
                 }
                 if let Some(lives) = self.unread.get_mut(&peer) {
                     *lives -= 1;
@@ -658,6 +676,37 @@ mod tests {
         );
         inbox.event(MeshEvent::PeerUnstable(id(1)));
         assert_eq!(said(read()), "PeerUnstable(PeerId(1))", "and goes on when it is read");
+    }
+
+    #[test]
+    fn the_end_of_a_former_life_leaves_the_wavering_of_the_next_alone() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        connected(&inbox, 1);
+        inbox.end(Life(1), id(1), DisconnectReason::RemoteClose);
+        let _lane = inbox.lane(Life(2), id(1), BOUND);
+        inbox.announce(Life(2), id(1));
+        inbox.event(MeshEvent::PeerUnstable(id(1)));
+        while let Some(Some(_)) = read() {}
+        inbox.event(MeshEvent::PeerRecovered(id(1)));
+        assert_eq!(said(read()), "PeerRecovered(PeerId(1))");
+    }
+
+    #[test]
+    fn signalling_that_wavers_while_nobody_reads_is_bounded_and_its_end_is_told() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        for _ in 0..100 {
+            inbox.event(MeshEvent::SignalingLost);
+            inbox.event(MeshEvent::SignalingRestored);
+        }
+        inbox.signaling_is_gone();
+        let mut events = Vec::new();
+        while let Some(Some(event)) = read() {
+            events.push(event);
+        }
+        assert_eq!(events.len(), MAX_UNREAD_WAVERING as usize + 1);
+        assert_eq!(events.last(), Some(&MeshEvent::SignalingLost));
     }
 
     #[test]

@@ -19,15 +19,16 @@ mod waiting;
 use std::collections::{HashMap, HashSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
+use super::meeting::{SealRequest, SignalingStatus};
 use crate::connection::{
     ConnectionState, NotOpened, PeerConnection, PeerConnectionConfig, SdpKind, SessionDescription, Signal,
     UnreliableLifetime,
 };
-use crate::error::{AddPeerError, ConnectionError};
+use crate::error::{AddPeerError, ConnectionError, SignalingError};
 use crate::event::{MeshEvent, PeerFailure};
 use crate::id::PeerId;
 use crate::mesh::handle::Command;
@@ -96,8 +97,22 @@ struct Driver<S> {
     reported: HashSet<PeerId>,
     news: SelectAll<Source>,
     attempts: u64,
-    /// Signalling is lost.
-    lost: bool,
+    /// What the handles ask of signalling.
+    requests: mpsc::Receiver<SealRequest>,
+    /// How it stands with signalling.
+    standing: Standing,
+    /// The owner knows that nobody else can join.
+    sealed: bool,
+}
+
+/// Whether signalling can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Joined,
+    /// Not now.
+    Restoring,
+    /// Never again.
+    Gone,
 }
 
 /// A dead attempt is followed by a fresh one after this long, twice as long each time, and up to half of it more, so
@@ -123,7 +138,12 @@ const RENEWAL_LIMIT: Duration = Duration::from_millis(100);
 const MAX_REPORTED: usize = 1024;
 
 /// Runs until the mesh closes, then leaves signalling; or until the mesh is dropped.
-pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan) {
+pub(super) async fn run(
+    signaling: impl Signaling,
+    requests: mpsc::Receiver<SealRequest>,
+    mesh: MeshHandle,
+    plan: Plan,
+) {
     let (gone, stop) = (mesh.shared.gone.clone(), mesh.shared.stop.clone());
     let limit = plan.farewell.min(LEAVE_LIMIT);
     let mut driver = Driver {
@@ -135,7 +155,9 @@ pub(super) async fn run(signaling: impl Signaling, mesh: MeshHandle, plan: Plan)
         reported: HashSet::new(),
         news: SelectAll::new(),
         attempts: 0,
-        lost: false,
+        requests,
+        standing: Standing::Joined,
+        sealed: false,
     };
     let work = async {
         driver.work().await;
@@ -175,14 +197,10 @@ impl<S: Signaling> Driver<S> {
                 Some((peer, attempt, news)) = self.news.next() => self.heard(peer, attempt, news).await,
                 () = until(wake) => self.due().await,
                 () = life_read, if !self.waiting.is_empty() => {}
-                event = self.signaling.next(), if !self.lost => match event {
+                Some(reply) = self.requests.recv() => self.seal(reply).await,
+                event = self.signaling.next(), if self.standing != Standing::Gone => match event {
                     Ok(event) => self.signaled(event).await,
-                    Err(error) => {
-                        tracing::info!(%error, "signalling is lost");
-                        shared.inbox.event(MeshEvent::SignalingLost);
-                        self.lost = true;
-                        self.waiting.clear();
-                    }
+                    Err(error) => self.signaling_is_gone(error),
                 },
             }
             // Signalling that always has something lets others run.
@@ -216,7 +234,46 @@ impl<S: Signaling> Driver<S> {
                 }
             }
             SignalingEvent::Signal { from, signal } => self.take(from, signal).await,
+            SignalingEvent::Lost(error) if self.standing == Standing::Joined => {
+                tracing::info!(%error, "signalling is lost, and tried to be reached again");
+                self.standing = Standing::Restoring;
+                self.mesh.shared.meeting.set_status(SignalingStatus::Restoring(error));
+                self.mesh.shared.inbox.event(MeshEvent::SignalingLost);
+            }
+            SignalingEvent::Restored if self.standing == Standing::Restoring => {
+                tracing::info!("signalling is restored");
+                self.standing = Standing::Joined;
+                self.mesh.shared.meeting.set_status(SignalingStatus::Joined);
+                self.mesh.shared.inbox.event(MeshEvent::SignalingRestored);
+            }
+            SignalingEvent::Sealed if !self.sealed => {
+                self.sealed = true;
+                self.mesh.shared.inbox.event(MeshEvent::LobbySealed);
+            }
+            SignalingEvent::Lost(_) | SignalingEvent::Restored | SignalingEvent::Sealed => {}
         }
+    }
+
+    fn signaling_is_gone(&mut self, error: SignalingError) {
+        tracing::info!(%error, "signalling is lost");
+        self.mesh.shared.meeting.set_status(SignalingStatus::Lost(error));
+        if self.standing == Standing::Joined {
+            self.mesh.shared.inbox.signaling_is_gone();
+        }
+        self.standing = Standing::Gone;
+        self.waiting.clear();
+    }
+
+    async fn seal(&mut self, reply: SealRequest) {
+        let close = self.mesh.shared.close.clone();
+        let sealed = tokio::select! {
+            biased;
+            () = close.cancelled() => Err(SignalingError::Closed),
+            sealed = timeout(SEND_LIMIT, self.signaling.seal()) => {
+                sealed.unwrap_or(Err(SignalingError::TimedOut { limit: SEND_LIMIT }))
+            }
+        };
+        let _ = reply.send(sealed);
     }
 
     /// A peer's signal goes to the connection that it is for.
@@ -450,7 +507,7 @@ impl<S: Signaling> Driver<S> {
         let current = self.links.get(&peer).is_some_and(|link| link.attempt == attempt);
         match news {
             // A signal of an attempt that was given up, or of a link that is gone.
-            News::Signal(_) if !current || self.lost => {}
+            News::Signal(_) if !current || self.standing == Standing::Gone => {}
             News::Signal(signal) => {
                 let limit = SEND_LIMIT.min(self.plan.attempt_limit);
                 let close = self.mesh.shared.close.clone();
@@ -481,7 +538,7 @@ impl<S: Signaling> Driver<S> {
         let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
         for peer in peers {
-            if self.is_connecting(peer) && self.can_retry(peer) && !self.lost {
+            if self.is_connecting(peer) && self.can_retry(peer) && self.standing != Standing::Gone {
                 self.retry(peer).await;
             } else if let Some(link) = self.links.get_mut(&peer) {
                 link.next = None;
