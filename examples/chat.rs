@@ -149,6 +149,9 @@ impl Chat {
                 }
             }
             (command, _) if command.starts_with('/') => println!("* {COMMANDS}"),
+            _ if !self.handle.peers().await.values().any(|peer| peer.connected) => {
+                println!("* nobody hears it: nobody else is here");
+            }
             _ => self.send(Target::All, line.to_owned()),
         }
     }
