@@ -262,7 +262,7 @@ impl State {
                 }
             }
             Input::Stop => {
-                self.leave(Leaving::Gone, effects);
+                self.leave(Leaving::ShuttingDown, effects);
                 self.part(now, Some(CloseReason::ShuttingDown), effects);
             }
             Input::Tick => self.tick(now, effects),
