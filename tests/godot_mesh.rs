@@ -6,11 +6,14 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use support::*;
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 use webrtc_mesh::signaling::godot::{CloseReason, Generation, GodotSignaling};
 use webrtc_mesh::signaling::server::{SignalingServer, SignalingServerBuilder};
 use webrtc_mesh::{
@@ -173,6 +176,34 @@ fn a_server_that_is_restarted_is_found_again_and_newcomers_meet_all() {
 }
 
 #[test]
+fn a_member_whose_connection_to_the_server_breaks_comes_back_and_nobody_else_notices() {
+    promise(async {
+        let server = Server::start(SignalingServer::builder()).await;
+        let mut host = server.member("lobby", Generation::Godot4).await;
+        let cable = Cable::to(server.addr).await;
+        let how = GodotSignaling::connect(format!("ws://{}", cable.addr)).lobby("lobby");
+        let mut guest = builder().join(how.await.unwrap()).await.unwrap();
+        assert_eq!(next(&mut host).await, MeshEvent::PeerConnected(guest.id()));
+        assert_eq!(next(&mut guest).await, MeshEvent::PeerConnected(PeerId::SERVER));
+        for _ in 0..2 {
+            cable.cut();
+            assert_eq!(next(&mut guest).await, MeshEvent::SignalingLost);
+            assert_eq!(next(&mut guest).await, MeshEvent::SignalingRestored);
+        }
+        let mut newcomer = server.member("lobby", Generation::Godot4).await;
+        for mesh in [&mut host, &mut guest] {
+            assert_eq!(next(mesh).await, MeshEvent::PeerConnected(newcomer.id()));
+            assert!(matches!(next(&mut newcomer).await, MeshEvent::PeerConnected(_)));
+        }
+        let mut meshes = vec![host, guest, newcomer];
+        everyone_is_heard(&mut meshes).await;
+        close_all(meshes).await;
+        drop(cable);
+        server.stop().await;
+    });
+}
+
+#[test]
 fn a_server_that_is_gone_for_good_takes_no_link_with_it() {
     promise(async {
         let server = Server::start(SignalingServer::builder().resume(Duration::ZERO)).await;
@@ -277,6 +308,39 @@ impl Server {
     async fn stop(self) {
         in_time(self.server.shutdown()).await;
         in_time(self.serving).await.unwrap().unwrap();
+    }
+}
+
+/// What lies between a client and the server, and can be cut.
+struct Cable {
+    addr: SocketAddr,
+    cut: Arc<Notify>,
+    _carrying: AbortOnDropHandle<()>,
+}
+
+impl Cable {
+    async fn to(server: SocketAddr) -> Cable {
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let cut = Arc::new(Notify::new());
+        let carrying = tokio::spawn({
+            let cut = cut.clone();
+            async move {
+                loop {
+                    let (mut here, _) = listener.accept().await.unwrap();
+                    let mut there = TcpStream::connect(server).await.unwrap();
+                    tokio::select! {
+                        () = cut.notified() => {}
+                        _ = tokio::io::copy_bidirectional(&mut here, &mut there) => {}
+                    }
+                }
+            }
+        });
+        Cable { addr, cut, _carrying: AbortOnDropHandle::new(carrying) }
+    }
+
+    fn cut(&self) {
+        self.cut.notify_one();
     }
 }
 
