@@ -171,14 +171,6 @@ impl InMemory {
         lobbies.members -= gone;
     }
 
-    /// Those whom a member has been told of; `None` if there is no such member.
-    #[cfg(any(test, fuzzing))]
-    pub(super) fn known_to(&self, lobby: &str, id: u32) -> Option<std::collections::BTreeSet<u32>> {
-        let lobbies = self.lock();
-        let lobby = lobbies.by_name.get(lobby).filter(|lobby| lobby.members.contains_key(&id))?;
-        Some(lobby.members.keys().copied().filter(|other| lobby.know_each_other(id, *other)).collect())
-    }
-
     /// The name of the lobby that is meant, which is there now.
     fn find_or_make(
         &self,
