@@ -111,7 +111,7 @@
 //! | `dropped_relays_total` | counter | those for somebody who was not there |
 //! | `malformed_total` | counter | frames that are no message |
 //! | `lost_total` | counter | connections lost without a close frame |
-//! | `refused_total{reason}` | counter | requests refused with an HTTP status: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |
+//! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |
 //! | `closed_total{reason}` | counter | connections closed by the server: the [`CloseReason`](super::godot::CloseReason), as in `host_disconnected` |
 //! | `received_bytes_total`, `sent_bytes_total` | counter | payload of frames |
 //!
@@ -132,6 +132,8 @@ mod rate;
 mod rendezvous;
 mod session;
 mod shared;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod sim;
 mod tls;
 
 pub use admission::Arrival;
@@ -153,7 +155,6 @@ use axum_server::accept::NoDelayAcceptor;
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 
 use http::Door;
 
@@ -233,12 +234,7 @@ impl SignalingServer {
     pub async fn shutdown(&self) {
         let shared = &self.door.shared;
         shared.stop.cancel();
-        shared.tracker.close();
-        if timeout(shared.shutdown_limit, shared.tracker.wait()).await.is_err() {
-            tracing::warn!("some sessions take too long to close and are dropped");
-            shared.kill.cancel();
-            shared.tracker.wait().await;
-        }
+        shared.wind_down().await;
     }
 
     fn make_service(&self) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {
@@ -268,8 +264,7 @@ impl SignalingServer {
         }
         listening.0.graceful_shutdown(Some(shared.shutdown_limit));
         let result = serving.await;
-        shared.tracker.close();
-        shared.tracker.wait().await;
+        shared.wind_down().await;
         result
     }
 }

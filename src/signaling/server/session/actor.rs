@@ -154,6 +154,7 @@ impl Actor {
                 }
                 Some(input)
             }
+            else => Some(Input::Lost),
         }
     }
 
