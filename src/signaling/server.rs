@@ -93,7 +93,7 @@
 //! | queue | from, to | bound | when it is full |
 //! |---|---|---|---|
 //! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | the client is closed with `Unresponsive` |
-//! | being written | a session, its connection | 32 messages | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
+//! | being written | a session, its connection | 32 messages, 16 KiB and one message | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
 //! | frames | a connection, its session | one, of [64 KiB](SignalingServerBuilder::max_message_bytes) | the client's TCP waits |
 //!
 //! # Metrics

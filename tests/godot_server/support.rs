@@ -22,7 +22,11 @@ pub(crate) struct Served {
 }
 
 pub(crate) async fn serve(builder: SignalingServerBuilder) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at(SocketAddr::from(([127, 0, 0, 1], 0)), builder).await
+}
+
+pub(crate) async fn serve_at(address: SocketAddr, builder: SignalingServerBuilder) -> Served {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = builder.build();
     let serving = server.clone();

@@ -1,6 +1,8 @@
 //! A few clients against the lobbies in memory, without a network: what bytes, or a property test, tell them to do,
 //! and what must hold whatever that is.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "what must hold, and is not part of the library")]
+
 use std::collections::BTreeSet;
 
 use tokio::time::{Duration, Instant};
