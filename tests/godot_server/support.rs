@@ -1,5 +1,12 @@
 //! Clients that say just what they are told to, and what they hear.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what goes wrong here fails a test"
+)]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
