@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use webrtc_mesh::signaling::godot::{CloseReason, Generation, Message};
 use webrtc_mesh::signaling::server::{SignalingServer, SignalingServerBuilder};
 
-use super::support::{Served, join, offer, serve, usual, within};
+use super::support::{join, offer, serve, serve_at, usual, within};
 
 const GENERATION: Generation = Generation::Godot4;
 
@@ -19,11 +19,6 @@ fn claim(number: u8, id: u32) -> String {
 
 fn quick() -> SignalingServerBuilder {
     SignalingServer::builder().resume(Duration::from_millis(200)).restore(Duration::ZERO)
-}
-
-/// A server that was started anew, where nothing is known any more.
-async fn restarted() -> Served {
-    usual().await
 }
 
 #[tokio::test]
@@ -165,7 +160,7 @@ async fn more_than_the_outbox_for_somebody_who_is_away_is_too_much() {
 
 #[tokio::test]
 async fn lobbies_are_restored_after_a_restart_with_the_ids_that_were() {
-    let server = restarted().await;
+    let server = usual().await;
     // A member is back before the host; a stranger comes too.
     let mut member = server.client_of(&claim(2, 4_711)).await.join(GENERATION, "lobby").await;
     assert_eq!((member.id, member.peers.as_slice()), (4_711, [].as_slice()));
@@ -183,6 +178,37 @@ async fn lobbies_are_restored_after_a_restart_with_the_ids_that_were() {
     assert_eq!(claims.closed().await, CloseReason::NotResumed);
     host.client.say(&Message::Seal.encode(GENERATION)).await;
     host.hears(Message::Seal).await;
+}
+
+#[tokio::test]
+async fn a_restart_of_the_server_ends_no_lobby() {
+    let first = usual().await;
+    let mut host = first.client_of(&session(1)).await.join(GENERATION, "").await;
+    let mut members = Vec::new();
+    for number in 2..6 {
+        members.push(first.client_of(&session(number)).await.join(GENERATION, &host.lobby).await);
+    }
+    let stops = tokio::spawn(async move {
+        within(first.server.shutdown()).await;
+        within(first.serving).await.unwrap().unwrap();
+        first.address
+    });
+    // Everybody is told that it is the server, not that the host has left.
+    assert_eq!(host.client.closed().await, CloseReason::ShuttingDown);
+    for member in &mut members {
+        assert_eq!(member.client.closed().await, CloseReason::ShuttingDown);
+    }
+    let address = stops.await.unwrap();
+
+    let second = serve_at(address, SignalingServer::builder()).await;
+    for (number, member) in (2..6).zip(&mut members) {
+        let client = second.client_of(&claim(number, member.id)).await;
+        let back = client.join(GENERATION, &member.lobby).await;
+        assert_eq!(back.id, member.id);
+        *member = back;
+    }
+    let back = second.client_of(&claim(1, 1)).await.join(GENERATION, &host.lobby).await;
+    assert_eq!((back.id, back.peers.len()), (1, 4));
 }
 
 #[tokio::test]

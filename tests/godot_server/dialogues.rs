@@ -69,7 +69,7 @@ async fn a_godot_4_lobby_goes_as_the_demo_has_it() {
     host.say(&format!(r#"{{"type":6.0,"id":{id}.0,"data":"\n0\n0\ncandidate:1"}}"#)).await;
     two.client.hears(&[r#"{"data":"\n0\n0\ncandidate:1","id":1,"type":6}"#]).await;
 
-    let mut three = server.member(Generation::Godot4, &lobby).await;
+    let three = server.member(Generation::Godot4, &lobby).await;
     assert_eq!(three.peers, [1, id]);
     for member in [&mut host, &mut two.client] {
         member.hears(&[&format!(r#"{{"data":"","id":{},"type":2}}"#, three.id)]).await;

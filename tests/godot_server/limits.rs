@@ -229,3 +229,18 @@ async fn an_admission_lets_in_and_refuses_with_its_reason() {
         assert_eq!((closed.code(), closed), (4000, CloseReason::Refused(reason.to_owned())));
     }
 }
+
+#[tokio::test]
+async fn an_admission_that_panics_costs_its_client_alone() {
+    let server = serve(SignalingServer::builder().admission(|arrival| async move {
+        assert!(arrival.query != "panic", "as it was told");
+        Ok(())
+    }))
+    .await;
+    let mut host = server.member(GENERATION, "").await;
+    let mut unlucky = server.client_of("/?panic").await;
+    unlucky.say(&join(GENERATION, &host.lobby)).await;
+    assert!(!matches!(within(unlucky.socket.next()).await, Some(Ok(_))));
+    let member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+}

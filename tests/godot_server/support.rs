@@ -1,5 +1,12 @@
 //! Clients that say just what they are told to, and what they hear.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "what goes wrong here fails a test"
+)]
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -22,7 +29,11 @@ pub(crate) struct Served {
 }
 
 pub(crate) async fn serve(builder: SignalingServerBuilder) -> Served {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    serve_at(SocketAddr::from(([127, 0, 0, 1], 0)), builder).await
+}
+
+pub(crate) async fn serve_at(address: SocketAddr, builder: SignalingServerBuilder) -> Served {
+    let listener = TcpListener::bind(address).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = builder.build();
     let serving = server.clone();

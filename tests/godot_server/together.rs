@@ -9,8 +9,11 @@ use axum::routing::get;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
-use webrtc_mesh::signaling::godot::{CloseReason, Generation, Message};
-use webrtc_mesh::signaling::server::{SignalingServer, TlsConfig, TlsError};
+use webrtc_mesh::signaling::godot::{CloseReason, Generation, Message, RelayKind};
+use webrtc_mesh::signaling::server::{
+    Counts, InMemory, JoinRequest, Leaving, Mailbox, Membership, Rendezvous, SignalingServer, TlsConfig,
+    TlsError,
+};
 
 use super::support::{Client, serve, usual, within};
 
@@ -163,4 +166,54 @@ fn what_is_no_certificate_says_which_of_the_two() {
     assert!(matches!(error("nothing", &key), TlsError::Certificate(_)));
     assert!(matches!(error(&cert, "nothing"), TlsError::Key(_)));
     assert!(matches!(error(&cert, &other.signing_key.serialize_pem()), TlsError::Rejected(_)));
+}
+
+/// Lobbies in memory, but all of them have a name that begins with a word.
+#[derive(Debug)]
+struct OurLobbies(InMemory);
+
+#[async_trait::async_trait]
+impl Rendezvous for OurLobbies {
+    async fn join(&self, mut request: JoinRequest, mailbox: Mailbox) -> Result<Membership, CloseReason> {
+        if request.lobby.is_empty() {
+            (request.lobby, request.create) = ("ours".to_owned(), true);
+        }
+        if request.lobby == "nobody's" {
+            std::future::pending().await
+        }
+        self.0.join(request, mailbox).await
+    }
+
+    async fn relay(&self, from: &Membership, to: u32, kind: RelayKind, payload: String) -> bool {
+        self.0.relay(from, to, kind, payload).await
+    }
+
+    async fn seal(&self, _: &Membership) -> Result<(), CloseReason> {
+        Err(CloseReason::Refused("never".to_owned()))
+    }
+
+    async fn leave(&self, member: &Membership, why: Leaving) {
+        self.0.leave(member, why).await;
+    }
+
+    fn counts(&self) -> Counts {
+        self.0.counts()
+    }
+}
+
+#[tokio::test]
+async fn lobbies_can_be_kept_elsewhere() {
+    let lobbies = OurLobbies(InMemory::new(10, 10, Duration::ZERO));
+    let server = serve(SignalingServer::builder().rendezvous(lobbies)).await;
+    let mut host = server.member(GENERATION, "").await;
+    assert_eq!((host.id, host.lobby.as_str()), (1, "ours"));
+    // Asked for something that never comes, it is given up in 5 s.
+    let mut waits = server.client().await;
+    waits.say(&super::support::join(GENERATION, "nobody's")).await;
+    let member = server.member(GENERATION, "").await;
+    assert_eq!(member.peers, [1]);
+    host.hears(Message::PeerConnect(member.id)).await;
+    host.client.say(&Message::Seal.encode(GENERATION)).await;
+    assert_eq!(host.client.closed().await, CloseReason::Refused("never".to_owned()));
+    assert_eq!(waits.closed().await, CloseReason::ServerError);
 }

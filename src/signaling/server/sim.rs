@@ -1,6 +1,8 @@
 //! A few clients against the lobbies in memory, without a network: what bytes, or a property test, tell them to do,
 //! and what must hold whatever that is.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "what must hold, and is not part of the library")]
+
 use std::collections::BTreeSet;
 
 use tokio::time::{Duration, Instant};
@@ -61,8 +63,8 @@ impl World {
         }
     }
 
-    /// Does what three bytes say, and looks whether all is well. Of four steps, one is followed by the next before
-    /// anybody has been told anything, or has had an answer.
+    /// Does what three bytes say, and looks whether all is well. Of eight steps, one is followed by the next before
+    /// anybody has been told anything, and another one before anybody has had an answer.
     pub(crate) fn step(&mut self, [what, who, how]: [u8; 3]) {
         let choice = usize::from(who) % self.clients.len().max(1);
         let outside = || self.clients.iter().position(|client| client.is_undecided());
@@ -111,9 +113,15 @@ impl World {
         } else if what % 32 < 4 || self.clients.is_empty() {
             self.connect(who, how);
         }
-        if what < 192 {
-            self.settle();
-            self.check();
+        match what {
+            0..192 => {
+                self.settle();
+                self.check();
+            }
+            192..224 => (0..self.clients.len()).for_each(|client| {
+                self.answer(client);
+            }),
+            224.. => {}
         }
     }
 
@@ -203,6 +211,10 @@ impl World {
                 | CloseReason::Unresponsive
         );
         assert!(by_others || client == self.acting, "{reason} for what {} did", self.acting);
+        let session = self.clients[client].request.session;
+        let same = |other: &&Client| other.request.session.is_some() && other.request.session == session;
+        let came_back = self.clients.iter().filter(same).count() > 1;
+        assert!(*reason != CloseReason::Replaced || came_back, "it is another one");
         let deaf = self.clients[client].deaf || client == self.acting;
         assert!(*reason != CloseReason::Unresponsive || deaf, "it listens");
     }

@@ -124,8 +124,6 @@ pub(in super::super) struct State {
     generation: Option<Generation>,
     link: Link,
     seat: Seat,
-    /// The connection was lost, not closed.
-    lost: bool,
     /// Something is asked for that has not been answered: nothing is read meanwhile.
     asked: bool,
     bucket: Bucket,
@@ -149,7 +147,6 @@ impl State {
             generation: None,
             link: Link::Open,
             seat: Seat::Outside { until: now + limits.join },
-            lost: false,
             asked: false,
             bucket: Bucket::new(limits.messages, now),
             paused_until: None,
@@ -328,11 +325,11 @@ impl State {
         match result {
             Ok(membership) => {
                 effects.push(Effect::Count(if membership.resumed { Event::Resumed } else { Event::Joined }));
-                // What happened meanwhile decides whether the place is wanted.
+                // Whoever has parted meanwhile does not want the place any more; whoever was lost may.
                 let wanted = self.seat == Seat::Joining;
                 self.seat = Seat::Inside(membership);
                 if self.link != Link::Open {
-                    if wanted && self.lost {
+                    if wanted {
                         self.keep(now, effects);
                     } else {
                         self.leave(Leaving::Gone, effects);
@@ -359,7 +356,6 @@ impl State {
     /// The connection is at its end without a goodbye, unless there was one.
     fn lose(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.link == Link::Open {
-            self.lost = true;
             effects.push(Effect::Count(Event::Lost));
             self.keep(now, effects);
         }
