@@ -156,7 +156,8 @@ pub use connection::{
     SessionDescription, Signal, SignalStream, UnreliableLifetime,
 };
 pub use error::{
-    AddPeerError, ConnectionError, JoinError, SendError, SignalingError, TrySendError, UnknownPeer,
+    AddPeerError, ConnectionError, IceServerError, IceServerProblem, JoinError, SendError, SignalingError,
+    TrySendError, UnknownPeer,
 };
 pub use event::{DisconnectReason, MeshEvent, PeerFailure, Stage};
 pub use id::{InvalidPeerId, PeerId, Target};

@@ -3,7 +3,7 @@
 use Farewell::{LocalClose, Removed, Replaced};
 
 use super::*;
-use crate::connection::Agreed;
+use crate::connection::{Agreed, NoRelay};
 use crate::peer::control::FrameError;
 
 #[path = "state_tests/any_input.rs"]
@@ -97,6 +97,30 @@ fn a_renewable_peer_does_not_fail_before_the_limit() {
     assert_eq!(peer.is(ConnectionState::Connecting), nothing());
     let failure = PeerFailure::TimedOut { stage: Stage::Ice, after: LIMITS.handshake };
     assert_eq!(peer.after(LIMITS.handshake), [failed(failure)]);
+}
+
+#[test]
+fn without_a_relay_a_peer_fails_early_unless_a_fresh_connection_may_have_one() {
+    let problem = crate::error::IceServerProblem::Unanswered;
+    let errors = vec![IceServerError { url: "turn:192.0.2.1".to_owned(), problem }];
+    let failure = failed(PeerFailure::IceServers(errors.clone()));
+    for (renewable, is_final) in [(false, false), (false, true), (true, true)] {
+        let mut peer = Subject::new(Limits { renewable, ..LIMITS }, OURS);
+        peer.condition.no_relay = Some(NoRelay { errors: errors.clone(), is_final });
+        assert_eq!(peer.is(ConnectionState::Failed), std::slice::from_ref(&failure));
+    }
+    for reached in [false, true] {
+        let mut peer = Subject::new(Limits { renewable: true, ..LIMITS }, OURS);
+        peer.condition.no_relay = Some(NoRelay { errors: errors.clone(), is_final: false });
+        assert_eq!(peer.is(ConnectionState::Failed), nothing());
+        peer.handles(Input::Renewed);
+        peer.condition.no_relay = None;
+        peer.condition.stage = if reached { Stage::Dtls } else { Stage::Signaling };
+        assert_eq!(peer.is(ConnectionState::Connecting), nothing());
+        let timed_out = PeerFailure::TimedOut { stage: Stage::Dtls, after: LIMITS.handshake };
+        let failure = if reached { failed(timed_out) } else { failure.clone() };
+        assert_eq!(peer.after(LIMITS.handshake), [failure]);
+    }
 }
 
 #[test]
@@ -498,6 +522,7 @@ impl Subject {
             stage: Stage::Ice,
             agreed: Some(agreed),
             remote_closed: false,
+            no_relay: None,
         };
         let now = Instant::now();
         let state = State::new(limits, condition.clone(), now);

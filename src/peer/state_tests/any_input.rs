@@ -170,7 +170,9 @@ impl Course {
         let happening = match heard {
             Heard::Condition(state, stage, remote_closed) => {
                 let agreed = self.peer.condition.agreed;
-                return Some(Input::Condition(Condition { state, stage, agreed, remote_closed }));
+                let failed = state == ConnectionState::Failed && stage <= Stage::Ice;
+                let no_relay = failed.then(|| NoRelay { errors: Vec::new(), is_final: remote_closed });
+                return Some(Input::Condition(Condition { state, stage, agreed, remote_closed, no_relay }));
             }
             Heard::Open(channel) => Happening::Open(channel),
             Heard::Closed(channel) => Happening::Closed(channel),
