@@ -328,7 +328,7 @@ impl PeerConnection {
     }
 
     /// Closes the connection and tells the remote, without waiting for what was sent to arrive. Calls after the
-    /// first wait for the same end. Takes 100 ms at the most.
+    /// first wait for the same end. Takes 150 ms at the most.
     ///
     /// A connection that is in a mesh is better removed there: `remove_peer` flushes first.
     ///
@@ -446,8 +446,12 @@ impl Inner {
         if self.closing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let library = self.library.clone();
-        self.runtime.spawn(close(async move { library.close().await }, self.shared.clone()));
+        let (library, shared) = (self.library.clone(), self.shared.clone());
+        let closing = async move {
+            shared.progress.flush_relay().await;
+            library.close().await
+        };
+        self.runtime.spawn(close(closing, self.shared.clone()));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with seven cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with eight cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -16,6 +16,9 @@
 //! * **The slow relay.** What goes through a TURN relay is handed on within the driver, and each hand waits for the
 //!   driver's next turn: a packet for its next timer, up to 400 ms, and so do its acknowledgement and what that lets
 //!   go. So a driver that has done something for a relayed link takes [`RELAY_TURNS`] more turns at once.
+//! * **The lost last words.** A driver that closes gives up its relays first, and then has no way for what is still to
+//!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
+//!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
 //!   limit, and the IPv6 address of a TURN server is asked for in a way that nothing resolves. So all are resolved here
 //!   at once, within [`RESOLVE_LIMIT`].
@@ -34,6 +37,7 @@ use std::time::{Duration, Instant};
 
 use futures::future::{Either, FutureExt as _, Shared, join_all, poll_fn, select};
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
@@ -49,6 +53,9 @@ const HURRY_FOR: Duration = Duration::from_millis(10);
 /// How many turns the driver takes at once for a relayed link: from the socket to SCTP, from there to the relay, from
 /// there to the socket.
 const RELAY_TURNS: u8 = 3;
+
+/// How long the last words to a relayed link may take to the socket: a few turns of the driver.
+const FLUSH_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long the names of all ICE servers together may take to be resolved.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
@@ -104,6 +111,8 @@ pub(super) struct Progress {
     turns: AtomicU8,
     /// The last turn was one of them, and nothing else came before it.
     turned: AtomicBool,
+    /// The driver has nothing to do before its next timer.
+    rests: Notify,
     /// The driver has ended.
     pub(super) ended: CancellationToken,
 }
@@ -132,6 +141,25 @@ impl Progress {
             [CHANGE_CIPHER_SPEC..=63, ..] => self.relayed.store(false, Ordering::Release),
             _ => {}
         }
+    }
+
+    /// Waits until what was handed to the library for a relayed link has gone to the socket, [`FLUSH_LIMIT`] at the most.
+    pub(super) async fn flush_relay(&self) {
+        if !self.relayed.load(Ordering::Acquire) {
+            return;
+        }
+        let flushed = async {
+            // The first rest may have begun before.
+            for _ in 0..2 {
+                let rests = self.rests.notified();
+                tokio::pin!(rests);
+                rests.as_mut().enable();
+                self.nudge();
+                rests.await;
+            }
+        };
+        let limit = tokio::time::timeout(FLUSH_LIMIT, flushed);
+        let _ = self.ended.run_until_cancelled(limit).await;
     }
 
     /// Whether the driver, which is about to sleep, is to take another turn instead.
@@ -239,6 +267,7 @@ impl Runtime for ConnectionRuntime {
                 progress.turned.store(true, Ordering::Release);
             });
         }
+        self.progress.rests.notify_waiters();
         self.base.sleep(self.hurried(duration))
     }
 

@@ -11,7 +11,8 @@
 //!                                  (drain, goodbye, wait for the acknowledgement)
 //! ```
 //!
-//! The remote's goodbye is acknowledged when all that it counted has arrived; then it closes, and that is the end.
+//! The remote's goodbye is acknowledged when all that it counted has arrived; then it says that it
+//! closes, and closes, and either is the end.
 
 use tokio::time::{Duration, Instant};
 
@@ -318,7 +319,13 @@ impl State {
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
                 if matches!(self.phase, Phase::Leaving { .. }) && !self.owes_ack {
+                    effects.push(Effect::Say(Frame::Closing));
                     self.left(tally, effects);
+                }
+            }
+            Frame::Closing => {
+                if matches!(self.phase, Phase::Dismissed { .. }) {
+                    self.dismissed(tally, effects);
                 }
             }
             Frame::Probe { number } => {

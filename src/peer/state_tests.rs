@@ -268,7 +268,7 @@ fn a_peer_that_leaves_drains_says_goodbye_and_waits_for_the_acknowledgement() {
         assert_eq!(peer.leaves(farewell), [Effect::Drain]);
         peer.tally = Tally { sent: 5, received: 0, waiting: 0 };
         assert_eq!(peer.happens(Happening::Drained), [Effect::Say(Frame::Goodbye { sent: 5, received: 0 })]);
-        assert_eq!(peer.hears(ack(5)), [gone(reason)]);
+        assert_eq!(peer.hears(ack(5)), [Effect::Say(Frame::Closing), gone(reason)]);
     }
 }
 
@@ -389,6 +389,16 @@ fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
 }
 
 #[test]
+fn a_remote_that_says_that_it_closes_is_gone_if_it_has_said_goodbye() {
+    let mut peer = connected();
+    assert_eq!(peer.hears(Frame::Closing), nothing());
+    peer.hears(Frame::Goodbye { sent: 0, received: 0 });
+    assert_eq!(peer.hears(Frame::Closing), nothing(), "it has no acknowledgement yet");
+    peer.happens(Happening::Received);
+    assert_eq!(peer.hears(Frame::Closing), [gone(DisconnectReason::RemoteClose)]);
+}
+
+#[test]
 fn a_remote_that_says_goodbye_and_does_not_close_is_gone_after_the_farewell() {
     let mut peer = connected();
     peer.hears(Frame::Goodbye { sent: 0, received: 0 });
@@ -412,7 +422,7 @@ fn both_leave_at_once_and_the_acknowledgement_comes_after_all_has_arrived() {
     peer.happens(Happening::Drained);
     assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), [Effect::AwaitReceived(0)]);
     assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(0))]);
-    assert_eq!(peer.hears(ack(0)), [gone(DisconnectReason::Removed)]);
+    assert_eq!(peer.hears(ack(0)), [Effect::Say(Frame::Closing), gone(DisconnectReason::Removed)]);
 }
 
 /// What is said in the same breath as the end is not heard: the connection closes.

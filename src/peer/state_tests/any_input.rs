@@ -96,6 +96,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         2 => number().prop_map(|received| Frame::GoodbyeAck { received }),
         1 => number().prop_map(|number| Frame::Probe { number }),
         1 => (number(), number()).prop_map(|(number, received)| Frame::Echo { number, received }),
+        1 => Just(Frame::Closing),
     ]
 }
 
