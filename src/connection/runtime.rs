@@ -35,7 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures::future::{Either, FutureExt as _, Shared, join_all, poll_fn, select};
+use futures::future::{Either, FutureExt as _, Shared, join_all, select};
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -261,9 +261,9 @@ impl Runtime for ConnectionRuntime {
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
         if self.progress.turns_again() {
-            let progress = self.progress.clone();
+            let (progress, others) = (self.progress.clone(), self.base.yield_now());
             return Box::pin(async move {
-                yield_once().await;
+                others.await;
                 progress.turned.store(true, Ordering::Release);
             });
         }
@@ -292,18 +292,6 @@ impl fmt::Debug for ConnectionRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionRuntime").field("base", &self.base).finish_non_exhaustive()
     }
-}
-
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 async fn resolve_all(base: Arc<dyn Runtime>, watched: Watched) -> Arc<Vec<Result<Vec<SocketAddr>, String>>> {

@@ -35,6 +35,10 @@ const ICE_PEER_REFLEXIVE_WAIT: Duration = Duration::from_millis(50);
 /// With relays alone there is no better pair to wait for; the library would for its default of 2 s.
 const ICE_RELAY_WAIT: Option<Duration> = Some(Duration::ZERO);
 
+/// How often a relay is prolonged. The library does not repeat what a TURN server refuses for a stale nonce, so at its
+/// default of half the relay's lifetime, two such refusals lose the relay, or one does with a late answer before it.
+const TURN_REFRESH_INTERVAL: Duration = Duration::from_secs(20);
+
 /// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
 const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
 /// ICE never gives up by itself; the mesh's limits decide.
@@ -53,6 +57,7 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
         .with_relay_acceptance_min_wait(if relay_only { ICE_RELAY_WAIT } else { None })
+        .with_turn_allocation_refresh_interval_cap(TURN_REFRESH_INTERVAL)
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
         .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
         .build()

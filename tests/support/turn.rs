@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ impl Coturn {
                 .args(options)
                 .current_dir(&directory)
                 .stdin(Stdio::null())
-                .stdout(log(&directory))
+                .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn();
             let Ok(child) = child else {
@@ -68,11 +69,6 @@ impl Coturn {
             }
         }
         panic!("coturn does not answer");
-    }
-
-    /// Its log, so far.
-    pub(crate) fn log(&self) -> String {
-        std::fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
     pub(crate) fn turn(&self) -> IceServer {
@@ -110,10 +106,6 @@ impl Drop for Coturn {
     }
 }
 
-fn log(directory: &std::path::Path) -> Stdio {
-    std::fs::File::create(directory.join("log")).unwrap().into()
-}
-
 fn free_port(ip: std::net::IpAddr) -> SocketAddr {
     std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).unwrap().local_addr().unwrap()
 }
@@ -121,6 +113,7 @@ fn free_port(ip: std::net::IpAddr) -> SocketAddr {
 /// A server that hears requests and answers them with an error of this code, or with nothing.
 pub(crate) struct Stubborn {
     pub(crate) address: SocketAddr,
+    requests: Arc<AtomicU32>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -128,15 +121,22 @@ impl Stubborn {
     pub(crate) async fn start(code: Option<u16>) -> Stubborn {
         let socket = UdpSocket::bind(loopback()).await.unwrap();
         let address = socket.local_addr().unwrap();
+        let requests = Arc::new(AtomicU32::new(0));
+        let counted = requests.clone();
         let task = tokio::spawn(async move {
             let mut request = [0; 1500];
             while let Ok((length, from)) = socket.recv_from(&mut request).await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 if let (Some(code), true) = (code, length >= 20) {
                     let _ = socket.send_to(&refusal(&request[..length], code), from).await;
                 }
             }
         });
-        Stubborn { address, task }
+        Stubborn { address, requests, task }
+    }
+
+    pub(crate) fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     pub(crate) fn turn(&self) -> IceServer {
