@@ -188,11 +188,11 @@ fn parse_host(host: &str, port: u16) -> Result<Host, String> {
     if let Some(other) = host.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_'))) {
         return Err(format!("{other:?} is in no host name"));
     }
-    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    let mut labels = host.strip_suffix('.').unwrap_or(host).split('.');
     if host.len() > MAX_NAME_BYTES || labels.clone().any(|label| label.is_empty() || label.len() > 63) {
         return Err("the host is no name: a part of it is empty or too long".to_owned());
     }
-    if labels.last().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
+    if labels.next_back().is_some_and(|label| label.bytes().all(|byte| byte.is_ascii_digit())) {
         return Err("the host is neither an IPv4 address nor a name".to_owned());
     }
     Ok(Host::Name(format!("{host}:{port}")))

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with eight cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with nine cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -16,6 +16,9 @@
 //! * **The slow relay.** What goes through a TURN relay is handed on within the driver, and each hand waits for the
 //!   driver's next turn: a packet for its next timer, up to 400 ms, and so do its acknowledgement and what that lets
 //!   go. So a driver that has done something for a relayed link takes [`RELAY_TURNS`] more turns at once.
+//! * **The lost channel.** When a TURN server answers a repeated ChannelBind with a stale nonce, the library forgets the
+//!   channel and asks for another, which the server refuses; what the server still sends over the first is thrown away,
+//!   and the link is dead. So a ChannelBind never leaves: packets travel in indications, 40 bytes longer.
 //! * **The lost last words.** A driver that closes gives up its relays first, and then has no way for what is still to
 //!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
 //!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
@@ -360,6 +363,9 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        if is_channel_bind(transmit.contents) {
+            return Poll::Ready(Ok(transmit.contents.len()));
+        }
         let sent = self.base.poll_send(cx, transmit);
         if let Poll::Ready(sent) = &sent {
             let servers = &self.watched.servers;
@@ -504,6 +510,11 @@ fn is_handshake(datagram: &[u8]) -> bool {
     matches!(datagram, [HANDSHAKE | CHANGE_CIPHER_SPEC, ..])
 }
 
+/// A request for a channel (RFC 8656 section 12.1). Nothing else that goes over our sockets begins like this.
+fn is_channel_bind(datagram: &[u8]) -> bool {
+    matches!(datagram, [0, 9, _, _, 0x21, 0x12, 0xa4, 0x42, ..])
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -516,6 +527,40 @@ mod tests {
         let mut datagram = vec![0; 40];
         (datagram[0], datagram[4], datagram[18]) = (kind, epoch, message);
         datagram
+    }
+
+    #[test]
+    fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {
+        let progress = Progress::default();
+        let turns = || {
+            let again = progress.turns_again();
+            if again {
+                progress.turned.store(true, Ordering::Release);
+            }
+            again
+        };
+        assert!(!turns());
+        progress.sends(&[0x40, 1, 0, 0]);
+        for _ in 0..2 {
+            assert!((0..RELAY_TURNS).all(|_| turns()));
+            assert!(!turns(), "a sleep, and then something wakes it");
+        }
+        progress.sends(&INDICATION);
+        assert!(turns(), "a check tells nothing");
+        progress.sends(&record(APPLICATION_DATA, 1, 0));
+        assert!(!turns(), "the link is direct");
+        progress.sends(&[0, 0x16, 0, 0]);
+        assert!(turns());
+    }
+
+    #[test]
+    fn a_request_for_a_channel_is_told_from_everything_else() {
+        let mut request = INDICATION;
+        assert!(!is_channel_bind(&request));
+        request[1] = 9;
+        assert!(is_channel_bind(&request));
+        request[4] = 0;
+        assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
     }
 
     #[test]

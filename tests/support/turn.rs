@@ -1,5 +1,7 @@
 //! A TURN server of one's own on loopback: coturn, if it is installed, and one that answers as it is told.
 
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
