@@ -10,7 +10,9 @@
 
 mod support;
 
+use std::io;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -18,6 +20,9 @@ use std::time::{Duration, Instant};
 use futures::StreamExt as _;
 use support::turn::{Coturn, PASSWORD, Stubborn, USER};
 use support::*;
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
+};
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
     ConnectionError, DisconnectReason, IceServer, IceServerError, IceServerProblem, JoinError, Mesh,
@@ -101,6 +106,43 @@ fn who_leaves_through_a_relay_is_gone_at_once_and_has_been_heard() {
         assert!(since.elapsed() < 2 * PROMPT, "{:?}", since.elapsed());
         close_all(vec![two]).await;
         drop(one);
+    });
+}
+
+/// Six minutes for the library: what it has to prolong with the server, it prolongs, though nonces expire meanwhile.
+#[test]
+fn a_relayed_link_outlives_the_servers_nonces() {
+    promise(async {
+        const HURRY: u32 = 30;
+        const PACKETS: u32 = 120;
+        let Some(coturn) = Coturn::start(&["--stale-nonce=4"]).await else { return };
+        let runtime = Arc::new(Hurried(TokioRuntime, HURRY, Instant::now()));
+        let relayed = config().ice_server(coturn.turn()).relay_only(true).runtime(runtime);
+        let meshes = full_mesh_of(2, |_| Mesh::builder().connection(relayed.clone())).await;
+        let [one, mut two] = <[Mesh; 2]>::try_from(meshes).unwrap();
+        let sender = one.handle();
+        let sending = tokio::spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(100));
+            for n in 0..PACKETS {
+                pace.tick().await;
+                sender.send(of(TransferMode::Reliable, 2, n.to_be_bytes().to_vec())).await.unwrap();
+            }
+        });
+        let (mut received, mut last) = (0, Instant::now());
+        while received < PACKETS {
+            match next(&mut two).await {
+                MeshEvent::Packet(packet) => {
+                    assert_eq!(packet.payload, received.to_be_bytes()[..]);
+                    assert!(last.elapsed() < 2 * PROMPT, "{:?} of silence", last.elapsed());
+                    (received, last) = (received + 1, Instant::now());
+                }
+                // A tenth of a second counts for three here.
+                MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
+                other => panic!("{other:?} after {received} packets"),
+            }
+        }
+        sending.await.unwrap();
+        close_all(vec![one, two]).await;
     });
 }
 
@@ -571,6 +613,50 @@ async fn failure(mesh: &mut Mesh) -> PeerFailure {
     match next(mesh).await {
         MeshEvent::PeerFailed(_, failure) => failure,
         other => panic!("a failure was expected, not {other:?}"),
+    }
+}
+
+/// tokio, with a clock that is so many times faster.
+#[derive(Debug)]
+struct Hurried(TokioRuntime, u32, Instant);
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+impl Runtime for Hurried {
+    fn spawn(&self, future: Boxed<'static, ()>) -> Box<dyn JoinHandle> {
+        self.0.spawn(future)
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        self.0.wrap_udp_socket(socket)
+    }
+
+    fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        self.0.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(&'a self, to: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+        self.0.connect_tcp(to)
+    }
+
+    fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+        self.0.resolve_host(host)
+    }
+
+    fn now(&self) -> Instant {
+        self.2 + self.2.elapsed() * self.1
+    }
+
+    fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+        self.0.sleep(duration / self.1)
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        self.0.interval(period / self.1)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        self.0.block_on(future);
     }
 }
 

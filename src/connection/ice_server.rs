@@ -15,7 +15,8 @@ use crate::error::ConnectionError;
 /// name is not resolved, that does not answer, or that refuses, is left out; see
 /// [`PeerConnection::ice_server_errors`](crate::PeerConnection::ice_server_errors).
 ///
-/// Of several TURN servers with one address, only the first is asked, with its credentials.
+/// Of several TURN servers with one address, only the first is asked, with its credentials. A TURN server must ask for
+/// credentials. Its relay has an IPv4 address, unless the server is set up otherwise: no other is asked for.
 #[derive(Clone, PartialEq, Eq)]
 pub struct IceServer {
     url: String,
