@@ -218,8 +218,8 @@ fn credentials_that_a_server_refuses_fail_the_peer_early_by_name() {
         let since = Instant::now();
         connection.create_offer().await.unwrap();
         let failed = failure(&mut mesh).await;
-        assert_eq!(named_by(&failed), [expected.clone()]);
-        assert_eq!(named(&connection.ice_server_errors()), [expected.clone()]);
+        assert_eq!(named_by(&failed), std::slice::from_ref(&expected));
+        assert_eq!(named(&connection.ice_server_errors()), std::slice::from_ref(&expected));
         let text = failed.to_string();
         assert!(text.contains(&coturn.address.to_string()) && text.contains("credentials"), "{text}");
         assert!(!text.contains("not the password") && !text.contains(USER), "{text}");
