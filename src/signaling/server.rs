@@ -92,7 +92,7 @@
 //!
 //! | queue | from, to | bound | when it is full |
 //! |---|---|---|---|
-//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | the client is closed with `Unresponsive` |
+//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | a sender who has a quarter of it: its message is dropped, and counted; otherwise the client is closed with `Unresponsive` |
 //! | being written | a session, its connection | 32 messages, 16 KiB and one message | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
 //! | frames | a connection, its session | one, of [64 KiB](SignalingServerBuilder::max_message_bytes) | the client's TCP waits |
 //!
@@ -109,7 +109,7 @@
 //! | `joins_total` | counter | clients that joined a lobby |
 //! | `resumed_total` | counter | clients that got back the place that was kept for them |
 //! | `relays_total` | counter | offers, answers and candidates handed on |
-//! | `dropped_relays_total` | counter | those for somebody who was not there |
+//! | `dropped_relays_total` | counter | those for somebody who was not there, or for whom too much from the same sender waited |
 //! | `malformed_total` | counter | frames that are no message |
 //! | `lost_total` | counter | connections lost without a close frame |
 //! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |

@@ -154,7 +154,8 @@ impl SignalingServerBuilder {
     }
 
     /// What may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a full lobby of
-    /// 128 with all their candidates). A client for whom more would wait is closed with
+    /// 128 with all their candidates). Of one sender's, a quarter of it may wait; what is over it is dropped and
+    /// counted, so that a flood closes nobody else. A client for whom more would wait is closed with
     /// [`Unresponsive`](crate::signaling::godot::CloseReason::Unresponsive), as it would miss something otherwise; one
     /// that is away has left.
     pub fn outbox(mut self, max_messages: usize, max_bytes: usize) -> Self {
