@@ -265,3 +265,31 @@ async fn an_admission_that_panics_costs_its_client_alone() {
     let member = server.member(GENERATION, &host.lobby).await;
     host.hears(Message::PeerConnect(member.id)).await;
 }
+
+#[tokio::test]
+async fn connections_that_ask_for_nothing_are_bounded_too() {
+    let patient = SignalingServer::builder().header_limit(Duration::from_secs(3_600));
+    let server = serve(patient.max_peers(1)).await;
+    let mut idle = Vec::new();
+    for _ in 0..1_025 {
+        idle.push(TcpStream::connect(server.address).await.unwrap());
+    }
+    // All places are taken, once the server has got to them.
+    let mut one_more = TcpStream::connect(server.address).await.unwrap();
+    let mut nothing = Vec::new();
+    let _ = within(one_more.read_to_end(&mut nothing)).await;
+    assert_eq!(nothing, b"");
+    // When they are gone, there is room again.
+    drop(idle);
+    within(async {
+        loop {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let _ = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+            let mut answer = Vec::new();
+            if stream.read_to_end(&mut answer).await.is_ok() && answer.starts_with(b"HTTP/1.1 200") {
+                break;
+            }
+        }
+    })
+    .await;
+}
