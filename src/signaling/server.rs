@@ -80,9 +80,8 @@
 //! Everything a client can make grow has a bound, and the [builder](SignalingServerBuilder) a setting for it with the
 //! reason: clients, lobbies, members of a lobby, the size and the rate of messages, what waits for a client, connections
 //! per address, and the time that each step may take. Beside them, before a connection is a WebSocket: 32 KiB for the head
-//! of a request, and what the operating system allows in file descriptors, two for some clients while they change
-//! networks. A quiet client
-//! costs some 11 KiB.
+//! of a request, and 1,024 TCP connections more than there may be clients, beyond which one more is dropped. Each takes a
+//! file descriptor, of which the operating system allows so many (`ulimit -n`). A quiet client costs some 11 KiB.
 //!
 //! | task | parent | born | dies |
 //! |---|---|---|---|
@@ -92,7 +91,7 @@
 //!
 //! | queue | from, to | bound | when it is full |
 //! |---|---|---|---|
-//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | the client is closed with `Unresponsive` |
+//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | a sender who has a quarter of it: its message is dropped, and counted; otherwise the client is closed with `Unresponsive` |
 //! | being written | a session, its connection | 32 messages, 16 KiB and one message | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
 //! | frames | a connection, its session | one, of [64 KiB](SignalingServerBuilder::max_message_bytes) | the client's TCP waits |
 //!
@@ -109,7 +108,7 @@
 //! | `joins_total` | counter | clients that joined a lobby |
 //! | `resumed_total` | counter | clients that got back the place that was kept for them |
 //! | `relays_total` | counter | offers, answers and candidates handed on |
-//! | `dropped_relays_total` | counter | those for somebody who was not there |
+//! | `dropped_relays_total` | counter | those for somebody who was not there, or for whom too much from the same sender waited |
 //! | `malformed_total` | counter | frames that are no message |
 //! | `lost_total` | counter | connections lost without a close frame |
 //! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |
@@ -123,6 +122,7 @@
 //! By [`tracing`]: `info` says that somebody joined or left, with ids and counts; `debug` more. Nothing of addresses,
 //! descriptions, lobbies' names or sessions is logged.
 
+mod accept;
 mod admission;
 mod builder;
 mod http;
@@ -149,6 +149,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
@@ -157,6 +158,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use tokio::net::TcpListener;
 
+use accept::Bounded;
 use http::Door;
 
 /// A signalling server. Clones are the same server.
@@ -175,7 +177,8 @@ impl SignalingServer {
     }
 
     /// Serves whoever connects to this listener, over plain HTTP, until [`shutdown`](SignalingServer::shutdown), whose
-    /// end it waits for. A WebSocket is taken on any path; `/healthz` and `/metrics` answer too. Several listeners can
+    /// end it waits for. A WebSocket is taken on any path but `/healthz` and
+    /// `/metrics`, which answer. Several listeners can
     /// be served at once.
     ///
     /// Connections that cannot be accepted, as there are no more file descriptors, are waited for.
@@ -190,7 +193,7 @@ impl SignalingServer {
     pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
         let handle = Handle::new();
         let server = Server::from_listener(listener).handle(handle.clone());
-        let server = self.configure(server.acceptor(NoDelayAcceptor::new()));
+        let server = self.configure(server.acceptor(self.bounded(NoDelayAcceptor::new())));
         self.until_shutdown(handle, server.serve(self.make_service())).await
     }
 
@@ -210,7 +213,7 @@ impl SignalingServer {
             .acceptor(NoDelayAcceptor::new());
         let handle = Handle::new();
         let server = Server::from_listener(listener).handle(handle.clone());
-        let server = self.configure(server.acceptor(acceptor));
+        let server = self.configure(server.acceptor(self.bounded(acceptor)));
         self.until_shutdown(handle, server.serve(self.make_service())).await
     }
 
@@ -236,6 +239,10 @@ impl SignalingServer {
         let shared = &self.door.shared;
         shared.stop.cancel();
         shared.wind_down().await;
+    }
+
+    fn bounded<A>(&self, inner: A) -> Bounded<A> {
+        Bounded { inner, room: Arc::clone(&self.door.shared.connections) }
     }
 
     fn make_service(&self) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {

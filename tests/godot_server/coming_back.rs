@@ -146,14 +146,21 @@ async fn a_goodbye_is_a_goodbye_at_once_and_so_is_a_loss_without_a_session() {
 
 #[tokio::test]
 async fn more_than_the_outbox_for_somebody_who_is_away_is_too_much() {
-    let server = serve(SignalingServer::builder().outbox(4, 1_000_000)).await;
+    let server = serve(SignalingServer::builder().outbox(8, 1_000_000)).await;
     let mut host = server.member(GENERATION, "").await;
     let lost = server.client_of(&session(2)).await.join(GENERATION, &host.lobby).await;
     host.hears(Message::PeerConnect(lost.id)).await;
     lost.client.vanish();
     server.metric_reaches("lost_total", 1).await;
+    // A quarter for what the host says, and then the news of those who come.
     for _ in 0..5 {
         host.tell(lost.id, "are you there?").await;
+    }
+    server.metric_reaches("dropped_relays_total", 3).await;
+    let mut others = Vec::new();
+    for _ in 0..7 {
+        others.push(server.member(GENERATION, &host.lobby).await);
+        host.hears(Message::PeerConnect(others.last().unwrap().id)).await;
     }
     host.hears(Message::PeerDisconnect(lost.id)).await;
 }

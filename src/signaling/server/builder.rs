@@ -154,7 +154,8 @@ impl SignalingServerBuilder {
     }
 
     /// What may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a full lobby of
-    /// 128 with all their candidates). A client for whom more would wait is closed with
+    /// 128 with all their candidates). Of one sender's, a quarter of it may wait; what is over it is dropped and
+    /// counted, so that a flood closes nobody else. A client for whom more would wait is closed with
     /// [`Unresponsive`](crate::signaling::godot::CloseReason::Unresponsive), as it would miss something otherwise; one
     /// that is away has left.
     pub fn outbox(mut self, max_messages: usize, max_bytes: usize) -> Self {
@@ -274,6 +275,7 @@ impl SignalingServerBuilder {
             trust_forwarded_for: self.trust_forwarded_for,
             addresses: Mutex::new(Addresses::new(Rate::new(self.joins.0, self.joins.1), Instant::now())),
             max_peers,
+            connections: Arc::new(Semaphore::new((max_peers + SPARE).min(Semaphore::MAX_PERMITS))),
             peers: Arc::new(Semaphore::new(max_peers)),
             kept: Arc::new(Semaphore::new(max_peers)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
@@ -285,6 +287,9 @@ impl SignalingServerBuilder {
         SignalingServer { door: Door { shared: Arc::new(shared), _guard: Arc::new(stop.drop_guard()) } }
     }
 }
+
+/// TCP connections beside those of as many clients as may be: for those who are yet to ask for something.
+const SPARE: usize = 1_024;
 
 /// Clients that are told at once, for a second at the most each, that there is no room; others get HTTP 503.
 const REFUSALS: usize = 64;

@@ -1,6 +1,6 @@
 //! What waits for one session: [`Mailbox`].
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,9 +10,10 @@ use crate::signaling::godot::{CloseReason, Message};
 
 /// Where a [`Rendezvous`](super::Rendezvous) puts what one client is to be told. Clones are the same mailbox.
 ///
-/// Bounded in messages and bytes ([`outbox`](super::SignalingServerBuilder::outbox)). A message that does not fit is
-/// not taken, nor is any after it, and the session, which would otherwise miss something in silence, ends:
-/// [`Unresponsive`](CloseReason::Unresponsive).
+/// Bounded in messages and bytes ([`outbox`](super::SignalingServerBuilder::outbox)). Of what one member sends, no more
+/// than a quarter of that waits; what is over it is not taken, so a flood costs the one who makes it. Any other message
+/// that does not fit is not taken either, nor is any after it, and the session, which would otherwise miss something in
+/// silence, ends: [`Unresponsive`](CloseReason::Unresponsive).
 #[derive(Clone)]
 pub struct Mailbox {
     shared: Arc<Shared>,
@@ -31,6 +32,8 @@ struct Contents {
     greeting: VecDeque<Message>,
     messages: VecDeque<Message>,
     bytes: usize,
+    /// How many of the messages, and of the bytes, are from whom.
+    shares: HashMap<u32, (usize, usize)>,
     end: Option<Letter>,
     /// The session is over; nobody reads any more.
     shut: bool,
@@ -58,6 +61,9 @@ pub(super) enum Wanted {
     End,
 }
 
+/// One sender's share of the bounds is this part; it may always have one message waiting.
+const SHARES: usize = 4;
+
 /// What a message takes beside its payload.
 const OVERHEAD_BYTES: usize = 32;
 
@@ -73,26 +79,25 @@ impl Mailbox {
     pub fn greet(&self, greeting: Vec<Message>, waiting: Vec<Message>) {
         let mut contents = self.lock();
         contents.greeting.extend(greeting);
-        for message in waiting {
-            contents.bytes += bytes(&message);
-            contents.messages.push_back(message);
-        }
+        waiting.into_iter().for_each(|message| contents.push(message));
         drop(contents);
         self.shared.changed.notify_one();
     }
 
     /// Tells the client. False if it was not taken: the session is at its end, or the mailbox is full, so that it is
-    /// now.
+    /// now, or too much from the same sender waits.
     pub fn say(&self, message: Message) -> bool {
         let mut contents = self.lock();
         if contents.end.is_some() || contents.shut {
             return false;
         }
+        if contents.is_flooded_by(&message) {
+            return false;
+        }
         let bytes = contents.bytes + bytes(&message);
         let fits = contents.messages.len() < contents.max_messages && bytes <= contents.max_bytes;
         if fits {
-            contents.bytes = bytes;
-            contents.messages.push_back(message);
+            contents.push(message);
         } else {
             contents.clear();
             contents.end = Some(Letter::Overflow);
@@ -143,8 +148,7 @@ impl Mailbox {
             if let Some(message) = contents.greeting.pop_front() {
                 return Some(Letter::Say(message));
             }
-            if let Some(message) = contents.messages.pop_front() {
-                contents.bytes -= bytes(&message);
+            if let Some(message) = contents.pop() {
                 return Some(Letter::Say(message));
             }
         }
@@ -189,9 +193,42 @@ impl Mailbox {
 }
 
 impl Contents {
+    /// Whether the sender of this has its share of what waits, or would have more than that.
+    fn is_flooded_by(&self, message: &Message) -> bool {
+        let Message::Relay { peer, .. } = message else { return false };
+        let Some((messages, share)) = self.shares.get(peer) else { return false };
+        *messages >= self.max_messages / SHARES || share + bytes(message) > self.max_bytes / SHARES
+    }
+
+    fn push(&mut self, message: Message) {
+        let bytes = bytes(&message);
+        self.bytes += bytes;
+        if let Message::Relay { peer, .. } = &message {
+            let share = self.shares.entry(*peer).or_default();
+            *share = (share.0 + 1, share.1 + bytes);
+        }
+        self.messages.push_back(message);
+    }
+
+    fn pop(&mut self) -> Option<Message> {
+        let message = self.messages.pop_front()?;
+        let bytes = bytes(&message);
+        self.bytes -= bytes;
+        if let Message::Relay { peer, .. } = &message
+            && let Some(share) = self.shares.get_mut(peer)
+        {
+            *share = (share.0 - 1, share.1 - bytes);
+            if share.0 == 0 {
+                self.shares.remove(peer);
+            }
+        }
+        Some(message)
+    }
+
     fn clear(&mut self) {
         self.greeting = VecDeque::new();
         self.messages = VecDeque::new();
+        self.shares = HashMap::new();
         self.bytes = 0;
     }
 }
@@ -224,6 +261,24 @@ mod tests {
         assert!(!mailbox.say(Message::PeerConnect(5)));
         assert_eq!(mailbox.try_next(Wanted::All), Some(Letter::Overflow));
         assert_eq!(mailbox.try_next(Wanted::All), None);
+    }
+
+    #[test]
+    fn one_who_floods_has_a_quarter_and_closes_nobody() {
+        let relay = |peer, payload: &str| {
+            let kind = crate::signaling::godot::RelayKind::Candidate;
+            Message::Relay { peer, kind, payload: payload.to_owned() }
+        };
+        let mailbox = Mailbox::new(8, 1_000);
+        let long = "x".repeat(500);
+        assert!(mailbox.say(relay(7, &long)), "one is taken whatever its share");
+        assert!(!mailbox.say(relay(7, "")));
+        let taken = (0..100).filter(|_| mailbox.say(relay(8, "short"))).count();
+        assert_eq!(taken, 2);
+        assert!(mailbox.say(Message::PeerConnect(9)), "there is room for all others");
+        assert_eq!(mailbox.try_next(Wanted::All), Some(Letter::Say(relay(7, &long))));
+        assert!(mailbox.say(relay(7, "again")));
+        assert!(!mailbox.say(relay(8, "short")));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub trait Rendezvous: fmt::Debug + Send + Sync + 'static {
     async fn join(&self, request: JoinRequest, mailbox: Mailbox) -> Result<Membership, CloseReason>;
 
     /// A member says something to another one, whose mailbox is told so as from the sender. False if nobody is told:
-    /// the other is not there, or the two are both clients of a client/server lobby.
+    /// the other is not there, its mailbox does not take it, or the two are both clients of a client/server lobby.
     ///
     /// # Cancel safety
     ///

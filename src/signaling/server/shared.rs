@@ -32,6 +32,8 @@ pub(super) struct Shared {
     pub(super) trust_forwarded_for: bool,
     pub(super) addresses: Mutex<Addresses>,
     pub(super) max_peers: usize,
+    /// TCP connections, whatever becomes of them.
+    pub(super) connections: Arc<Semaphore>,
     /// As many as may be connected.
     pub(super) peers: Arc<Semaphore>,
     /// As many as may be away, with their place kept.

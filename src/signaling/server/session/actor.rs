@@ -180,6 +180,8 @@ impl Actor {
                 let shared = Arc::clone(&self.shared);
                 self.calls.push_back(Box::pin(async move {
                     let told = timeout(CALL_LIMIT, shared.rendezvous.relay(&from, to, kind, payload)).await;
+                    // Whoever it is for comes first: what one says at once is not to pile up there.
+                    tokio::task::yield_now().await;
                     Some(Input::Relayed(told.unwrap_or(false)))
                 }));
             }
