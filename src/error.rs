@@ -183,6 +183,19 @@ pub enum SignalingError {
     #[error("the signalling server has closed the connection: {0}")]
     ClosedByServer(crate::signaling::godot::CloseReason),
 
+    /// The URL of the server cannot be used.
+    #[error("the signalling URL {url:?} cannot be used: {reason}")]
+    InvalidUrl {
+        /// The URL as it was given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// An option of the connection to the server cannot be used: a header, or a certificate.
+    #[error("the signalling option cannot be used: {0}")]
+    InvalidOption(String),
+
     /// Only the host may do this.
     #[error("only the host may do this")]
     NotHost,

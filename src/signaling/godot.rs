@@ -22,11 +22,16 @@
 //! A newcomer is told its id, then who is there, then the lobby's name. The two generations offer in opposite
 //! directions, so they cannot meet in one lobby.
 
+#[cfg(feature = "ws")]
+mod client;
 mod close;
 mod json;
 mod message;
 mod text;
 
+#[cfg(feature = "ws")]
+#[cfg_attr(docsrs, doc(cfg(feature = "ws")))]
+pub use client::{GodotConnect, GodotSignaling};
 pub use close::CloseReason;
 pub use message::{MalformedMessage, Message, RelayKind};
 
