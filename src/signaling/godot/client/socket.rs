@@ -79,7 +79,11 @@ impl Socket {
                     match frame {
                         Some(Ok(Frame::Text(text))) => return Ok(text.as_str().to_owned()),
                         Some(Ok(Frame::Binary(bytes))) => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
-                        Some(Ok(Frame::Close(frame))) => return Err(self.end(End::closed(frame.as_ref()))),
+                        Some(Ok(Frame::Close(frame))) => {
+                            // Our answer to it.
+                            let _ = self.frames.flush().now_or_never();
+                            return Err(self.end(End::closed(frame.as_ref())));
+                        }
                         Some(Ok(Frame::Ping(_) | Frame::Pong(_) | Frame::Frame(_))) => {}
                         Some(Err(Error::ConnectionClosed)) | None => return Err(self.end(End::closed(None))),
                         Some(Err(error)) => return Err(self.end(End::Broken(error.to_string()))),
@@ -194,9 +198,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_server_that_answers_pings_is_not_silent() {
         let (mut socket, mut server) = pair().await;
-        let answering = async move {
-            while let Some(Ok(_)) = server.next().await {}
-        };
+        let answering = async move { while let Some(Ok(_)) = server.next().await {} };
         let hour = Duration::from_secs(60 * 60);
         tokio::select! {
             _ = answering => panic!("the client has closed"),
