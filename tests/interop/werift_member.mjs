@@ -23,9 +23,10 @@ const PACKETS = 50;
 const SIZE_STEP = { reliable: 333, ordered: 19, unreliable: 19 };
 const QUESTION = "digest?";
 
-// Loopback alone: no other interface passes the filter, and no server is asked.
+// Loopback alone: of the machine's interfaces none, bound to this address, and no server is asked.
 const CONFIGURATION = {
   iceServers: [],
+  iceUseIpv4: false,
   iceUseIpv6: false,
   iceInterfaceAddresses: { udp4: "127.0.0.1" },
   iceAdditionalHostAddresses: ["127.0.0.1"],
