@@ -319,7 +319,7 @@ function tell(event, details) {
 }
 
 function fail(error) {
-  process.stderr.write(`werift_member: ${error?.name}: ${error?.message ?? error}\n`);
+  process.stderr.write(`werift_member: ${error?.constructor?.name}: ${error?.message ?? error}\n`);
   process.exit(1);
 }
 
