@@ -47,6 +47,8 @@
 //! | you want to | look at |
 //! |---|---|
 //! | join a mesh through signalling | [`MeshBuilder::join`], [`signaling`] |
+//! | join the lobby of a Godot game, over a WebSocket | `signaling::godot` (feature `ws`) |
+//! | run the signalling server, alone or within an axum program | `signaling::server` (feature `server`) |
 //! | add peers by hand, over anything that carries text | [`MeshBuilder::build`], [`MeshHandle::add_peer`], [`PeerConnection`] |
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
@@ -103,6 +105,18 @@
 //! | signals | connection, [`SignalStream`] | 256 candidates | a candidate is dropped, and logged |
 //! | remote candidates | [`handle_signal`](PeerConnection::handle_signal), connection | 256 before the description, 1,024 in all | [`ConnectionError::TooMuch`] |
 //! | a member's signals | [`Hub`](signaling::loopback::Hub), signalling | 16,384 | refused to the sender, or logged |
+//! | frames to a signalling server | `GodotSignaling`, its socket | 4 MiB | a signal is refused, and logged |
+//! | signals of peers not announced yet | a signalling server, `GodotSignaling` | 64 | the oldest is dropped, and logged |
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `ws` | `signaling::godot::GodotSignaling`: a client of Godot's signalling, over WebSockets, plain or with TLS |
+//! | `server` | `signaling::server`: such a server, as a library on axum and as the program `webrtc-mesh-signaling` |
+//! | `godot` | `signaling::godot`: the messages of both, for a client or a server of your own; the other two bring it |
 //!
 //! # What a mesh trusts
 //!

@@ -1,4 +1,5 @@
-//! How the members of a mesh find each other: the [`Signaling`] trait, and an in-memory one, [`loopback`].
+//! How the members of a mesh find each other: the [`Signaling`] trait, an in-memory one, [`loopback`], and with the
+//! features `ws` and `server` a client and a server of the protocol that Godot games speak.
 //!
 //! A mesh needs somebody who says who is there, and who carries descriptions and candidates between two peers until
 //! they have a connection of their own. That may be a WebSocket server, a chat room, or a sheet of paper. Implement

@@ -22,7 +22,8 @@ use tokio::time::{Instant, sleep, timeout};
 use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshBuilder, MeshEvent, PeerConnection, PeerFailure, PeerId, SdpKind,
-    SessionDescription, Signal, Signaling, SignalingError, SignalingEvent, UnreliableLifetime,
+    SessionDescription, Signal, Signaling, SignalingError, SignalingEvent, SignalingStatus,
+    UnreliableLifetime,
 };
 
 #[test]
@@ -192,6 +193,65 @@ fn another_offer_of_a_foreign_peer_is_out_of_turn_on_the_same_connection() {
         let other = answering.connection.handle_signal(offer(&second)).await;
         assert!(matches!(other, Err(webrtc_mesh::ConnectionError::OutOfTurn(_))), "{other:?}");
         close_all(vec![answering.mesh]).await;
+    });
+}
+
+#[test]
+fn signalling_that_comes_and_goes_is_reported_once_each_time_and_links_stay() {
+    promise(async {
+        let hub = Hub::new();
+        let (inject, events) = mpsc::unbounded_channel();
+        let mut one = builder().join(Injected { hub: hub.join(), events }).await.unwrap();
+        let mut two = builder().join(hub.join()).await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        assert_eq!(one.handle().signaling(), SignalingStatus::Joined);
+
+        let why = SignalingError::Transport("the cable".to_owned());
+        for _ in 0..3 {
+            inject.send(SignalingEvent::Lost(why.clone())).unwrap();
+        }
+        assert_eq!(next(&mut one).await, MeshEvent::SignalingLost);
+        assert_eq!(one.handle().signaling(), SignalingStatus::Restoring(why.clone()));
+        talk(&one, &mut two, "without signalling").await;
+        for event in [SignalingEvent::Restored, SignalingEvent::Restored, SignalingEvent::Lost(why.clone())] {
+            inject.send(event).unwrap();
+        }
+        assert_eq!(next(&mut one).await, MeshEvent::SignalingRestored);
+        assert_eq!(next(&mut one).await, MeshEvent::SignalingLost);
+        // Its end is no second loss.
+        hub.shut_down();
+        let gone = SignalingStatus::Lost(SignalingError::Closed);
+        until(async || one.handle().signaling() == gone).await;
+        assert_eq!(next(&mut two).await, MeshEvent::SignalingLost);
+        talk(&one, &mut two, "and none will be").await;
+        talk(&two, &mut one, "the next that is read").await;
+        close_all(vec![one, two]).await;
+    });
+}
+
+#[test]
+fn a_seal_is_reported_once_and_signalling_that_knows_none_says_so() {
+    promise(async {
+        let hub = Hub::new();
+        let (inject, events) = mpsc::unbounded_channel();
+        let mut mesh = builder().join(Injected { hub: hub.join(), events }).await.unwrap();
+        assert_eq!(mesh.handle().lobby(), None);
+        assert_eq!(in_time(mesh.handle().seal_lobby()).await, Err(SignalingError::Unsupported));
+        for event in
+            [SignalingEvent::Sealed, SignalingEvent::Sealed, SignalingEvent::Lost(SignalingError::Closed)]
+        {
+            inject.send(event).unwrap();
+        }
+        assert_eq!(next(&mut mesh).await, MeshEvent::LobbySealed);
+        assert_eq!(next(&mut mesh).await, MeshEvent::SignalingLost);
+        in_time(mesh.handle().close()).await;
+        assert_eq!(in_time(mesh.handle().seal_lobby()).await, Err(SignalingError::Closed));
+
+        let by_hand = builder().build(id(1));
+        assert_eq!(by_hand.handle().signaling(), SignalingStatus::Absent);
+        assert_eq!(in_time(by_hand.handle().seal_lobby()).await, Err(SignalingError::Unsupported));
+        in_time(by_hand.handle().close()).await;
     });
 }
 

@@ -23,6 +23,9 @@ pub(super) struct Lobby {
 /// is for odd ones; what is over it is dropped, the oldest first.
 const MAX_EARLY: usize = 64;
 
+/// Peers that are known at once: far more than a mesh takes. Those over it are ignored.
+const MAX_PEERS: usize = 4096;
+
 impl Lobby {
     pub(super) fn new(generation: Generation, us: PeerId, mesh: bool, name: String) -> Lobby {
         Lobby { name, mesh, sealed: false, generation, us, peers: BTreeSet::new(), early: VecDeque::new() }
@@ -85,6 +88,10 @@ impl Lobby {
     }
 
     fn comes(&mut self, peer: PeerId, events: &mut VecDeque<SignalingEvent>) {
+        if self.peers.len() >= MAX_PEERS {
+            tracing::debug!(%peer, "over {MAX_PEERS} peers are in the lobby; one is ignored");
+            return;
+        }
         if !self.peers.insert(peer) {
             return;
         }
@@ -189,6 +196,12 @@ mod tests {
         let mut events = VecDeque::new();
         lobby.meet(&[2, 3], &mut events);
         assert_eq!(Vec::from(events), [SignalingEvent::PeerLeft(id(1)), joined(3, true)]);
+    }
+
+    #[test]
+    fn a_server_that_names_peers_without_end_is_bounded() {
+        let mut lobby = lobby(1, true);
+        assert_eq!(told(&mut lobby, (2..100_000).map(Message::PeerConnect)).len(), MAX_PEERS);
     }
 
     #[test]
