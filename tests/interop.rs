@@ -18,12 +18,16 @@ mod exchange;
 #[path = "interop/member.rs"]
 mod member;
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use exchange::converse;
 use member::{Member, Stack};
 use support::*;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use webrtc_mesh::signaling::godot::{Generation, GodotSignaling};
+use webrtc_mesh::signaling::server::SignalingServer;
 use webrtc_mesh::{DisconnectReason, Mesh};
 
 /// How soon a member's leaving is noticed.
@@ -58,7 +62,7 @@ fn joins_a_mesh_of_ours(stack: Stack) {
         for (generation, we_leave) in [(Generation::Godot3, true), (Generation::Godot4, false)] {
             let server = Server::start().await;
             let (mesh, lobby) = server.join(generation, "").await;
-            let member = Member::start(stack, &server.url(generation), &lobby, generation, 1);
+            let member = Member::start(stack, &server.url(), &lobby, generation, 1);
             meet_talk_and_part(mesh, member, we_leave).await;
             server.stop().await;
         }
@@ -73,7 +77,7 @@ fn is_joined_by_a_mesh_of_ours(stack: Stack) {
     promise(async move {
         for (generation, we_leave) in [(Generation::Godot3, false), (Generation::Godot4, true)] {
             let server = Server::start().await;
-            let mut member = Member::start(stack, &server.url(generation), "", generation, 1);
+            let mut member = Member::start(stack, &server.url(), "", generation, 1);
             let lobby = member.joined().await.lobby;
             let (mesh, _) = server.join(generation, &lobby).await;
             meet_talk_and_part(mesh, member, we_leave).await;
@@ -119,7 +123,7 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
             let server = Server::start().await;
             let (one, lobby) = server.join(generation, "").await;
             let mut members = [Stack::Aiortc, Stack::Werift]
-                .map(|stack| Member::start(stack, &server.url(generation), &lobby, generation, 3));
+                .map(|stack| Member::start(stack, &server.url(), &lobby, generation, 3));
             let (two, _) = server.join(generation, &lobby).await;
             let mut meshes = [one, two];
             let began = Instant::now();
@@ -146,28 +150,39 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
     });
 }
 
-/// STAND-IN
-struct Server;
+/// A signalling server of ours on loopback.
+struct Server {
+    server: SignalingServer,
+    address: SocketAddr,
+    serving: JoinHandle<std::io::Result<()>>,
+}
 
 impl Server {
     async fn start() -> Server {
-        Server
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = SignalingServer::builder().build();
+        let serving = tokio::spawn({
+            let server = server.clone();
+            async move { server.serve(listener).await }
+        });
+        Server { server, address, serving }
     }
 
-    fn url(&self, generation: Generation) -> String {
-        match generation {
-            Generation::Godot3 => "ws://127.0.0.1:9083".to_owned(),
-            Generation::Godot4 => "ws://127.0.0.1:9084".to_owned(),
-        }
+    fn url(&self) -> String {
+        format!("ws://{}", self.address)
     }
 
-    /// A mesh of ours in a lobby, and the lobby's name.
+    /// A mesh of ours in a lobby, a new one if `lobby` is empty, and the lobby's name.
     async fn join(&self, generation: Generation, lobby: &str) -> (Mesh, String) {
         let signaling =
-            GodotSignaling::connect(self.url(generation)).lobby(lobby).generation(generation).await.unwrap();
+            GodotSignaling::connect(self.url()).lobby(lobby).generation(generation).await.unwrap();
         let lobby = signaling.lobby_name().to_owned();
         (builder().join(signaling).await.unwrap(), lobby)
     }
 
-    async fn stop(self) {}
+    async fn stop(self) {
+        in_time(self.server.shutdown()).await;
+        in_time(self.serving).await.unwrap().unwrap();
+    }
 }

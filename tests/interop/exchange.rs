@@ -6,7 +6,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::StreamExt;
 use futures::future::select_all;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;

@@ -170,7 +170,7 @@ impl Member {
     pub(crate) async fn leave(&mut self) {
         drop(self.child.stdin.take());
         let status = in_time(self.child.wait()).await.unwrap();
-        assert!(status.success(), "{} ended with {status}: {}", self.stack, self.complaint().await);
+        assert!(status.success(), "{status}: {}", self.complaint().await);
     }
 
     /// The first line that it tells of this kind, now or earlier.
@@ -180,7 +180,7 @@ impl Member {
         }
         loop {
             let Some(line) = in_time(self.lines.next_line()).await.unwrap() else {
-                panic!("{} has ended: {}", self.stack, self.complaint().await);
+                panic!("{}", self.complaint().await);
             };
             let line: Value = serde_json::from_str(&line).expect("nothing but JSON");
             self.told.push(line.clone());
@@ -190,8 +190,9 @@ impl Member {
         }
     }
 
+    /// What it said on its standard error, for a failed test.
     async fn complaint(&mut self) -> String {
-        let mut text = String::new();
+        let mut text = format!("{} has ended: ", self.stack);
         if let Some(mut stderr) = self.child.stderr.take() {
             let _ = in_time(stderr.read_to_string(&mut text)).await;
         }
