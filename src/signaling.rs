@@ -73,6 +73,9 @@ use crate::id::PeerId;
 #[cfg_attr(docsrs, doc(cfg(feature = "godot")))]
 pub mod godot;
 pub mod loopback;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 
 /// A way to find the other members and to exchange signals with them.
 #[async_trait]

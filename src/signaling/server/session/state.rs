@@ -1,0 +1,437 @@
+//! Decides how one client comes, speaks and goes. Pure: no tasks, no channels, and the time is told.
+//!
+//! Two things move on their own, the connection and the client's place in a lobby:
+//!
+//! ```text
+//! link:  open ──────> closing ──────> gone         a close frame, from whomever; then its answer, or the limit
+//!          └──────────────────────────^            lost: nothing heard for too long, TCP's end
+//!
+//! seat:  outside ──> joining ──> inside ──> left   said so, closed by us, or the lobby is over
+//!                                  │          ^
+//!                                  └─> kept ──┘    the connection is lost, and the client has a session:
+//!                                                  it comes back on another connection, or the hold is over
+//! ```
+//!
+//! It is over when the link is gone and there is no seat. One frame is answered before the next one is looked at.
+
+use std::str;
+
+use axum::extract::ws::Utf8Bytes;
+use bytes::Bytes;
+use tokio::time::{Duration, Instant};
+
+use super::super::mailbox::Letter;
+use super::super::rate::{Bucket, Rate};
+use super::super::rendezvous::{Leaving, Membership};
+use crate::signaling::godot::{CloseReason, Generation, MalformedMessage, Message, RelayKind};
+
+/// The numbers that decisions depend on.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Limits {
+    pub(in super::super) join: Duration,
+    pub(in super::super) ping: Duration,
+    pub(in super::super) silence: Duration,
+    /// How long the place of a lost client is kept; zero: not at all, as for one without a session.
+    pub(in super::super) resume: Duration,
+    pub(in super::super) seal: Duration,
+    pub(in super::super) messages: Rate,
+}
+
+/// What a session is told.
+#[derive(Debug)]
+pub(in super::super) enum Input {
+    /// A text frame.
+    Text(Utf8Bytes),
+    /// A binary frame.
+    Binary(Bytes),
+    /// A ping, or a pong.
+    Beat,
+    /// The client's close frame.
+    Goodbye,
+    /// What came is no WebSocket, or too long: nothing more can be read.
+    Unreadable(CloseReason),
+    /// The connection is at its end, or takes nothing.
+    Lost,
+    /// What the request to join has come to.
+    Joined(Result<Membership, CloseReason>),
+    /// What a relay has come to: whether somebody was told.
+    Relayed(bool),
+    /// What the request to seal has come to.
+    Sealed(Result<(), CloseReason>),
+    /// From the mailbox.
+    Letter(Letter),
+    /// The server shuts down.
+    Stop,
+    /// A deadline may have passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) enum Effect {
+    /// Ask whether the client may join, and the lobbies to take it; [`Input::Joined`] answers.
+    Join { generation: Generation, lobby: String, mesh: bool },
+    /// Hand on; [`Input::Relayed`] answers.
+    Relay { from: Membership, to: u32, kind: RelayKind, payload: String },
+    /// Seal; [`Input::Sealed`] answers.
+    Seal(Membership),
+    /// The place is given up.
+    Leave(Membership, Leaving),
+    /// Say this in a text frame.
+    Say(String),
+    /// Send a ping.
+    Ping,
+    /// Send a close frame, the last that is sent.
+    Close(CloseReason),
+    /// Forget the connection.
+    Drop,
+    /// Nobody hears this; for the counters.
+    Count(Event),
+}
+
+/// What is worth a counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in super::super) enum Event {
+    Joined,
+    Resumed,
+    Relayed,
+    DroppedRelay,
+    Malformed,
+    Lost,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    Open,
+    Closing { until: Instant },
+    Gone,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Seat {
+    Outside { until: Instant },
+    Joining,
+    Inside(Membership),
+    Kept(Membership, Instant),
+    Left,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(in super::super) struct State {
+    limits: Limits,
+    has_session: bool,
+    generation: Option<Generation>,
+    link: Link,
+    seat: Seat,
+    /// The connection was lost, not closed.
+    lost: bool,
+    /// Something is asked for that has not been answered: nothing is read meanwhile.
+    asked: bool,
+    bucket: Bucket,
+    paused_until: Option<Instant>,
+    heard: Instant,
+    pinged: Instant,
+    sealed_until: Option<Instant>,
+}
+
+/// How long the other side has to answer a close frame.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// How long a connection that cannot be read any more is kept, so that the client may see the close frame.
+const LINGER: Duration = Duration::from_millis(500);
+
+impl State {
+    pub(in super::super) fn new(limits: Limits, has_session: bool, now: Instant) -> State {
+        State {
+            limits,
+            has_session,
+            generation: None,
+            link: Link::Open,
+            seat: Seat::Outside { until: now + limits.join },
+            lost: false,
+            asked: false,
+            bucket: Bucket::new(limits.messages, now),
+            paused_until: None,
+            heard: now,
+            pinged: now,
+            sealed_until: None,
+        }
+    }
+
+    /// Whether the next frame can be taken; what the client sends waits in its connection otherwise.
+    pub(in super::super) fn reads(&self) -> bool {
+        match self.link {
+            Link::Open => !self.asked && self.paused_until.is_none(),
+            Link::Closing { .. } => true,
+            Link::Gone => false,
+        }
+    }
+
+    /// Whether the client can be told anything.
+    pub(in super::super) fn talks(&self) -> bool {
+        self.link == Link::Open
+    }
+
+    /// Whether there is a place, so that letters matter.
+    pub(in super::super) fn has_seat(&self) -> bool {
+        matches!(self.seat, Seat::Joining | Seat::Inside(_) | Seat::Kept(..))
+    }
+
+    /// Whether the connection is gone and the place is kept.
+    pub(in super::super) fn is_kept(&self) -> bool {
+        matches!(self.seat, Seat::Kept(..))
+    }
+
+    /// The place, if there is one.
+    pub(in super::super) fn membership(&self) -> Option<&Membership> {
+        match &self.seat {
+            Seat::Inside(membership) | Seat::Kept(membership, _) => Some(membership),
+            Seat::Outside { .. } | Seat::Joining | Seat::Left => None,
+        }
+    }
+
+    pub(in super::super) fn is_over(&self) -> bool {
+        self.link == Link::Gone && !self.has_seat() && !self.asked
+    }
+
+    /// When to tick.
+    pub(in super::super) fn deadline(&self) -> Option<Instant> {
+        let link = match self.link {
+            Link::Open => Some((self.heard + self.limits.silence).min(self.pinged + self.limits.ping)),
+            Link::Closing { until } => Some(until),
+            Link::Gone => None,
+        };
+        let seat = match self.seat {
+            Seat::Outside { until } if self.link == Link::Open => Some(until),
+            Seat::Kept(_, until) => Some(until),
+            _ => None,
+        };
+        let sealed = self.sealed_until.filter(|_| matches!(self.seat, Seat::Inside(_) | Seat::Kept(..)));
+        [link, seat, sealed, self.paused_until].into_iter().flatten().min()
+    }
+
+    pub(in super::super) fn handle(&mut self, input: Input, now: Instant, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Text(text) => self.hear(Ok(&text), now, effects),
+            Input::Binary(bytes) => {
+                self.hear(str::from_utf8(&bytes).map_err(|_| CloseReason::NotText), now, effects);
+            }
+            Input::Beat => self.meter(now),
+            Input::Goodbye => self.part(now, None, effects),
+            Input::Unreadable(reason) => {
+                if self.link == Link::Open {
+                    effects.push(Effect::Count(Event::Malformed));
+                }
+                self.part(now, Some(reason), effects);
+                if self.link != Link::Gone {
+                    self.link = Link::Closing { until: now + LINGER };
+                }
+            }
+            Input::Lost => self.lose(now, effects),
+            Input::Joined(result) => self.joined(result, now, effects),
+            Input::Relayed(told) => {
+                self.asked = false;
+                effects.push(Effect::Count(if told { Event::Relayed } else { Event::DroppedRelay }));
+            }
+            Input::Sealed(result) => {
+                self.asked = false;
+                if let Err(reason) = result {
+                    self.part(now, Some(reason), effects);
+                }
+            }
+            Input::Letter(Letter::Say(message)) => {
+                if message == Message::Seal {
+                    self.sealed_until = Some(now + self.limits.seal);
+                }
+                if let (Link::Open, Some(generation)) = (self.link, self.generation) {
+                    effects.push(Effect::Say(message.encode(generation)));
+                }
+            }
+            Input::Letter(Letter::Close(reason)) => {
+                self.seat = Seat::Left;
+                self.part(now, Some(reason), effects);
+            }
+            Input::Letter(Letter::Overflow) => {
+                // Whoever is away and has too much waiting is as good as lost; whoever is here does not listen.
+                if let Seat::Kept(membership, _) = &self.seat {
+                    effects.push(Effect::Leave(membership.clone(), Leaving::Lost));
+                    self.seat = Seat::Left;
+                } else {
+                    self.part(now, Some(CloseReason::Unresponsive), effects);
+                }
+            }
+            Input::Stop => {
+                self.leave(Leaving::Gone, effects);
+                self.part(now, Some(CloseReason::ShuttingDown), effects);
+            }
+            Input::Tick => self.tick(now, effects),
+        }
+    }
+
+    /// A frame of text, or why it is none.
+    fn hear(&mut self, text: Result<&str, CloseReason>, now: Instant, effects: &mut Vec<Effect>) {
+        if self.link != Link::Open {
+            return;
+        }
+        self.meter(now);
+        let said = text.and_then(|text| self.understand(text));
+        if matches!(
+            said,
+            Err(CloseReason::InvalidFormat | CloseReason::NotText | CloseReason::InvalidCommand)
+        ) {
+            effects.push(Effect::Count(Event::Malformed));
+        }
+        match said {
+            Ok(request) => {
+                if let Effect::Join { generation, .. } = &request {
+                    self.generation = Some(*generation);
+                    self.seat = Seat::Joining;
+                }
+                self.asked = true;
+                effects.push(request);
+            }
+            Err(reason) => self.part(now, Some(reason), effects),
+        }
+    }
+
+    /// What the client asks for, or why it is closed.
+    fn understand(&self, text: &str) -> Result<Effect, CloseReason> {
+        let json = text.trim_start().starts_with('{');
+        let first = if json { Generation::Godot4 } else { Generation::Godot3 };
+        let generation = self.generation.unwrap_or(first);
+        let message = Message::decode(generation, text);
+        let Seat::Inside(membership) = &self.seat else {
+            return match message {
+                Ok(Message::Join { lobby, mesh }) => Ok(Effect::Join { generation, lobby, mesh }),
+                Ok(_) | Err(MalformedMessage::UnknownKind) => Err(CloseReason::NeedLobby),
+                Err(_) => Err(CloseReason::InvalidFormat),
+            };
+        };
+        let membership = membership.clone();
+        match message {
+            Ok(Message::Relay { peer: 0, .. }) => Err(CloseReason::InvalidDestination),
+            Ok(Message::Relay { peer, kind, payload }) if i32::try_from(peer).is_ok() => {
+                Ok(Effect::Relay { from: membership, to: peer, kind, payload })
+            }
+            Ok(Message::Seal) => Ok(Effect::Seal(membership)),
+            Ok(Message::Join { .. }) => Err(CloseReason::AlreadyInLobby),
+            Ok(Message::Relay { .. }) | Err(MalformedMessage::Id) => Err(CloseReason::InvalidDestination),
+            Ok(Message::Id { .. } | Message::PeerConnect(_) | Message::PeerDisconnect(_))
+            | Err(MalformedMessage::UnknownKind) => Err(CloseReason::InvalidCommand),
+            Err(_) => Err(CloseReason::InvalidFormat),
+        }
+    }
+
+    fn joined(&mut self, result: Result<Membership, CloseReason>, now: Instant, effects: &mut Vec<Effect>) {
+        self.asked = false;
+        match result {
+            Ok(membership) => {
+                effects.push(Effect::Count(if membership.resumed { Event::Resumed } else { Event::Joined }));
+                // What happened meanwhile decides whether the place is wanted.
+                let wanted = self.seat == Seat::Joining;
+                self.seat = Seat::Inside(membership);
+                if self.link != Link::Open {
+                    if wanted && self.lost {
+                        self.keep(now, effects);
+                    } else {
+                        self.leave(Leaving::Gone, effects);
+                    }
+                }
+            }
+            Err(reason) => {
+                self.seat = Seat::Left;
+                self.part(now, Some(reason), effects);
+            }
+        }
+    }
+
+    /// The connection ends in order: the place is given up, and if it is us who close it, the client is told why.
+    fn part(&mut self, now: Instant, reason: Option<CloseReason>, effects: &mut Vec<Effect>) {
+        self.leave(Leaving::Gone, effects);
+        if self.link == Link::Open {
+            self.link = Link::Closing { until: now + CLOSE_LIMIT };
+            self.paused_until = None;
+            effects.extend(reason.map(Effect::Close));
+        }
+    }
+
+    /// The connection is at its end without a goodbye, unless there was one.
+    fn lose(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.link == Link::Open {
+            self.lost = true;
+            effects.push(Effect::Count(Event::Lost));
+            self.keep(now, effects);
+        }
+        if self.link != Link::Gone {
+            effects.push(Effect::Drop);
+        }
+        self.link = Link::Gone;
+        self.paused_until = None;
+    }
+
+    /// Keeps the place for a client that can come back.
+    fn keep(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        match std::mem::replace(&mut self.seat, Seat::Left) {
+            Seat::Inside(membership) if self.has_session && !self.limits.resume.is_zero() => {
+                self.seat = Seat::Kept(membership, now + self.limits.resume);
+            }
+            Seat::Inside(membership) => effects.push(Effect::Leave(membership, Leaving::Gone)),
+            Seat::Joining => self.seat = Seat::Joining,
+            seat @ Seat::Kept(..) => self.seat = seat,
+            Seat::Outside { .. } | Seat::Left => {}
+        }
+    }
+
+    fn leave(&mut self, why: Leaving, effects: &mut Vec<Effect>) {
+        // Of one that is joining, `asked` remembers that an answer is to come.
+        if let Seat::Inside(membership) | Seat::Kept(membership, _) =
+            std::mem::replace(&mut self.seat, Seat::Left)
+        {
+            effects.push(Effect::Leave(membership, why));
+        }
+    }
+
+    fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        if self.sealed_until.is_some_and(|until| until <= now) {
+            self.sealed_until = None;
+            if matches!(self.seat, Seat::Inside(_) | Seat::Kept(..)) {
+                self.leave(Leaving::SealComplete, effects);
+                self.part(now, Some(CloseReason::SealComplete), effects);
+            }
+        }
+        match self.seat {
+            Seat::Outside { until } if until <= now => self.part(now, Some(CloseReason::NotJoined), effects),
+            Seat::Kept(_, until) if until <= now => self.leave(Leaving::Lost, effects),
+            _ => {}
+        }
+        match self.link {
+            Link::Open if self.heard + self.limits.silence <= now => {
+                // It may be that it hears, and only we do not: it is told, and not waited for.
+                effects.push(Effect::Close(CloseReason::Unresponsive));
+                self.lose(now, effects);
+            }
+            Link::Open if self.pinged + self.limits.ping <= now => {
+                self.pinged = now;
+                effects.push(Effect::Ping);
+            }
+            Link::Closing { until } if until <= now => {
+                self.link = Link::Gone;
+                effects.push(Effect::Drop);
+            }
+            _ => {}
+        }
+    }
+
+    /// Counts a frame against what the client may send, and pauses if it was the last.
+    fn meter(&mut self, now: Instant) {
+        self.heard = now;
+        let rate = self.limits.messages;
+        self.bucket.take(rate, now);
+        let wait = self.bucket.wait(rate, now);
+        self.paused_until = (!wait.is_zero()).then(|| now + wait);
+    }
+}

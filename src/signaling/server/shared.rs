@@ -1,0 +1,79 @@
+//! What all sessions of a server share.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio::time::{Duration, Instant, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::admission::{Admission, Arrival};
+use super::mailbox::Mailbox;
+use super::metrics::Metrics;
+use super::rate::Addresses;
+use super::rendezvous::Rendezvous;
+use super::session::state::Limits;
+use crate::signaling::godot::CloseReason;
+
+pub(super) struct Shared {
+    pub(super) rendezvous: Arc<dyn Rendezvous>,
+    pub(super) session: Limits,
+    pub(super) metrics: Metrics,
+    pub(super) admission: Option<Admission>,
+    pub(super) admission_limit: Duration,
+    pub(super) max_message_bytes: usize,
+    pub(super) write_limit: Duration,
+    pub(super) header_limit: Duration,
+    pub(super) tls_limit: Duration,
+    pub(super) shutdown_limit: Duration,
+    pub(super) outbox: (usize, usize),
+    pub(super) trust_forwarded_for: bool,
+    pub(super) addresses: Mutex<Addresses>,
+    pub(super) max_peers: usize,
+    /// As many as may be connected.
+    pub(super) peers: Arc<Semaphore>,
+    /// As many as may be away, with their place kept.
+    pub(super) kept: Arc<Semaphore>,
+    /// As many as are told at once that there is no room.
+    pub(super) refusals: Arc<Semaphore>,
+    pub(super) tracker: TaskTracker,
+    /// All sessions are to close.
+    pub(super) stop: CancellationToken,
+    /// They have taken too long.
+    pub(super) kill: CancellationToken,
+    pub(super) sessions: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn number(&self) -> u64 {
+        self.sessions.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn mailbox(&self) -> Mailbox {
+        Mailbox::new(self.outbox.0, self.outbox.1)
+    }
+
+    /// Clients that are connected.
+    pub(super) fn connected(&self) -> usize {
+        self.max_peers.saturating_sub(self.peers.available_permits())
+    }
+
+    /// Whether one more may connect from there.
+    pub(super) fn welcomes(&self, address: IpAddr) -> bool {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).take(address, Instant::now())
+    }
+
+    pub(super) async fn admit(&self, arrival: Arrival) -> Result<(), CloseReason> {
+        let Some(admission) = &self.admission else { return Ok(()) };
+        match timeout(self.admission_limit, admission(arrival)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(reason)) => Err(CloseReason::Refused(reason)),
+            Err(_) => {
+                tracing::warn!("an admission takes too long");
+                Err(CloseReason::Refused("admission takes too long".to_owned()))
+            }
+        }
+    }
+}
