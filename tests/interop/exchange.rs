@@ -81,6 +81,8 @@ pub(crate) async fn converse(
                     meshes[which].handle().try_send(echo).unwrap();
                 }
             }
+            // A busy machine.
+            MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
             other => panic!("{} did not expect {other:?}", ours[which]),
         }
     }
@@ -102,7 +104,7 @@ pub(crate) async fn sizes(mesh: &mut Mesh, peer: PeerId, stack: Stack) -> Digest
             match next(mesh).await {
                 MeshEvent::Packet(packet) if packet.mode == TransferMode::Reliable => break packet.payload,
                 // One that was late.
-                MeshEvent::Packet(_) => {}
+                MeshEvent::Packet(_) | MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
                 other => panic!("an echo was expected, not {other:?}"),
             }
         };
@@ -121,6 +123,7 @@ pub(crate) async fn end_of(mesh: &mut Mesh, peer: PeerId) -> DisconnectReason {
         match next(mesh).await {
             MeshEvent::PeerDisconnected(gone, reason) if gone == peer => return reason,
             MeshEvent::Packet(_) | MeshEvent::SignalingLost => {}
+            MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
             other => panic!("{peer} was expected to leave, not {other:?}"),
         }
     }

@@ -10,7 +10,18 @@ import { parseArgs } from "node:util";
 // `require` finds what is in NODE_PATH, too; `import` does not.
 const require = createRequire(import.meta.url);
 const { RTCPeerConnection } = require("werift");
+const { InboundStream } = createRequire(require.resolve("werift"))("../../sctp/src/sctp.js");
 const WebSocket = require("ws");
+
+// After a lost packet, werift hands over what has come in order only up to the next chunk of another stream, and keeps
+// the rest until more comes. So it is asked until nothing is left.
+const someMessages = InboundStream.prototype.popMessages;
+InboundStream.prototype.popMessages = function* () {
+  for (let left = Infinity; this.reassembly.length < left; ) {
+    left = this.reassembly.length;
+    yield* someMessages.call(this);
+  }
+};
 
 // Godot's three channels: SCTP stream, mode, ordered. The engine misspells the lifetime that it gives to the last two,
 // so all of them are fully reliable.
@@ -31,6 +42,14 @@ const CONFIGURATION = {
   iceInterfaceAddresses: { udp4: "127.0.0.1" },
   iceAdditionalHostAddresses: ["127.0.0.1"],
 };
+
+// Both sides may start the SCTP association (RFC 8841). werift does only as the controlling side of ICE, `webrtc` only
+// as the DTLS client; when `webrtc` offers, each waits for the other. So werift starts it, if nobody has by then.
+const SCTP_CLOSED = 1;
+const SCTP_WAIT_MS = 200;
+
+// How long a peer has to agree to the closing of its channels.
+const CLOSE_LIMIT_MS = 500;
 
 /** Something that a member of a mesh must not meet. */
 class Surprise extends Error {}
@@ -54,6 +73,15 @@ class Peer {
 
   connected() {
     return this.open.size === CHANNELS.length;
+  }
+
+  /** Closes the channels, then the rest, as Godot does. Closing the connection alone tells the other side nothing. */
+  async close() {
+    const channels = Object.values(this.channels).filter((channel) => channel.readyState !== "closed");
+    const closed = channels.map((channel) => new Promise((resolve) => (channel.onclose = resolve)));
+    for (const channel of channels) channel.close();
+    await Promise.race([Promise.all(closed), new Promise((resolve) => setTimeout(resolve, CLOSE_LIMIT_MS))]);
+    await this.connection.close();
   }
 
   met() {
@@ -181,7 +209,14 @@ class Member {
     if (peer.described) throw new Surprise(`${number} describes itself twice`);
     peer.described = true;
     await peer.connection.setRemoteDescription({ type: letter === "O" ? "offer" : "answer", sdp: data });
-    if (letter === "O") await this.describe(number, peer, "A", await peer.connection.createAnswer());
+    if (letter === "O") {
+      await this.describe(number, peer, "A", await peer.connection.createAnswer());
+      const { sctp, dtlsTransport } = peer.connection.sctpTransport;
+      const startSctp = () => this.peers.get(number) === peer && sctp.associationState === SCTP_CLOSED && sctp.init();
+      dtlsTransport.onStateChange.subscribe((state) => {
+        if (state === "connected") setTimeout(() => this.put(startSctp), SCTP_WAIT_MS);
+      });
+    }
   }
 
   /** The server has closed our connection to it; as in Godot's demo, that is the end unless the lobby is sealed. */
@@ -197,7 +232,7 @@ class Member {
 
   async leave() {
     this.leaving = true;
-    for (const peer of this.peers.values()) await peer.connection.close();
+    for (const peer of this.peers.values()) await peer.close();
     if (this.socket.readyState === WebSocket.OPEN) {
       const closed = new Promise((resolve) => this.socket.once("close", resolve));
       this.socket.close(1000);
@@ -270,7 +305,7 @@ class Member {
   async forget(number, peer, why) {
     if (!peer || this.peers.get(number) !== peer) return;
     this.peers.delete(number);
-    await peer.connection.close();
+    await peer.close();
     if (peer.connected()) {
       tell("disconnected", { peer: number, why });
     } else if (why !== "left the lobby" && why !== "the lobby is gone") {
