@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! cargo run --features server --bin webrtc-mesh-signaling
-//! cargo run --features ws --example chat -- URL [LOBBY] [--name NAME] [--godot3] [--stun URL]
+//! cargo run --features ws --example chat -- URL [LOBBY] [--name NAME] [--godot3] [--stun URL] [--bind ADDRESS]
 //! ```
 //!
 //! `URL` is the server's, `ws://127.0.0.1:9080` for the one above. Everyone who names the same `LOBBY` meets; without
 //! one, the server makes a new one and this prints its name. `--godot3` speaks the protocol of Godot 3's demo instead
-//! of Godot 4's. `--stun` names a STUN server, which peers behind different routers need to find each other.
+//! of Godot 4's. `--stun` names a STUN server, which peers behind different routers need to find each other. `--bind`
+//! names the one address of this machine to use, such as 127.0.0.1, instead of all.
 //!
 //! A line is sent to everybody. What begins with `/` is a command: `/peers`, `/name NAME`, `/seal`, `/quit`.
 //!
@@ -19,6 +20,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::BufRead as _;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use futures::StreamExt as _;
@@ -29,7 +31,7 @@ use webrtc_mesh::{
     Target,
 };
 
-const USAGE: &str = "usage: chat URL [LOBBY] [--name NAME] [--godot3] [--stun URL]";
+const USAGE: &str = "usage: chat URL [LOBBY] [--name NAME] [--godot3] [--stun URL] [--bind ADDRESS]";
 const COMMANDS: &str = "commands: /peers, /name NAME, /seal, /quit";
 
 /// The longest name that is shown, in characters: others choose theirs.
@@ -60,6 +62,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         .generation(arguments.generation)
         .await?;
     let mut connection = PeerConnectionConfig::new();
+    if let Some(address) = arguments.bind {
+        connection = connection.bind((address, 0).into());
+    }
     for server in arguments.ice {
         connection = connection.ice_server(server);
     }
@@ -208,17 +213,19 @@ struct Arguments {
     name: Option<String>,
     generation: Generation,
     ice: Vec<IceServer>,
+    bind: Option<IpAddr>,
 }
 
 impl Arguments {
     fn parse(mut given: impl Iterator<Item = String>) -> Result<Arguments, String> {
-        let (mut places, mut name, mut generation, mut ice) =
-            (Vec::new(), None, Generation::Godot4, Vec::new());
+        let (mut places, mut ice) = (Vec::new(), Vec::new());
+        let (mut name, mut bind, mut generation) = (None, None, Generation::Godot4);
         while let Some(argument) = given.next() {
             let mut value = || given.next().ok_or(format!("{argument} needs a value"));
             match argument.as_str() {
                 "--name" => name = Some(value()?),
                 "--stun" => ice.push(IceServer::stun(value()?)),
+                "--bind" => bind = Some(value()?.parse().map_err(|_| "--bind takes an address".to_owned())?),
                 "--godot3" => generation = Generation::Godot3,
                 option if option.starts_with('-') => return Err(format!("there is no option {option}")),
                 _ => places.push(argument),
@@ -229,7 +236,7 @@ impl Arguments {
         let lobby = places.next().unwrap_or_default();
         match places.next() {
             Some(more) => Err(format!("{more:?} is one too many")),
-            None => Ok(Arguments { url, lobby, name, generation, ice }),
+            None => Ok(Arguments { url, lobby, name, generation, ice, bind }),
         }
     }
 }

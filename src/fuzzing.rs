@@ -2,6 +2,8 @@
 
 use crate::connection::RemoteDescription;
 use crate::peer::control::Frame;
+#[cfg(feature = "godot")]
+use crate::signaling::godot::{Generation, Message};
 
 /// A message on the control channel.
 pub fn control_frame(message: &[u8]) {
@@ -17,6 +19,35 @@ pub fn description(sdp: &str) {
     let description = RemoteDescription::parse(sdp);
     assert!(description.max_message_bytes <= crate::connection::MAX_MESSAGE_BYTES);
     assert_eq!(RemoteDescription::parse(sdp), description);
+}
+
+/// A message of Godot 3's signalling.
+#[cfg(feature = "godot")]
+pub fn godot_text(frame: &str) {
+    godot(Generation::Godot3, frame);
+}
+
+/// A message of Godot 4's signalling.
+#[cfg(feature = "godot")]
+pub fn godot_json(frame: &str) {
+    godot(Generation::Godot4, frame);
+}
+
+#[cfg(feature = "godot")]
+fn godot(generation: Generation, frame: &str) {
+    if let Ok(message) = Message::decode(generation, frame) {
+        if let Message::Relay { kind, payload, .. } = &message {
+            let _ = kind.signal(payload.clone());
+        }
+        let said = message.encode(generation);
+        assert_eq!(Message::decode(generation, &said), Ok(message), "what is understood can be said");
+    }
+}
+
+/// What a few clients of a signalling server do.
+#[cfg(feature = "server")]
+pub fn signaling_session(steps: &[u8]) {
+    crate::signaling::server::sim::play(steps);
 }
 
 #[cfg(test)]
@@ -35,6 +66,20 @@ mod tests {
         let descriptions = corpus("description");
         frames.iter().for_each(|message| super::control_frame(message));
         descriptions.iter().for_each(|sdp| super::description(&String::from_utf8_lossy(sdp)));
+        #[cfg(feature = "godot")]
+        for (name, take) in
+            [("godot_text", super::godot_text as fn(&str)), ("godot_json", super::godot_json as fn(&str))]
+        {
+            let frames = corpus(name);
+            frames.iter().for_each(|frame| take(&String::from_utf8_lossy(frame)));
+            assert_eq!(frames.is_empty(), descriptions.is_empty());
+        }
+        #[cfg(feature = "server")]
+        {
+            let sessions = corpus("signaling_session");
+            sessions.iter().for_each(|steps| super::signaling_session(steps));
+            assert_eq!(sessions.is_empty(), descriptions.is_empty());
+        }
         // A package from the registry comes without the corpus.
         assert_eq!(frames.is_empty(), descriptions.is_empty());
     }

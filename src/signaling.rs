@@ -154,13 +154,22 @@ pub enum SignalingEvent {
     ///
     /// With `we_offer`, this says that the peer is there *anew*: a connection that we have with it is replaced, and the
     /// owner gets [`Replaced`](crate::DisconnectReason::Replaced). So a transport that reports everyone again after
-    /// it has reconnected must leave out those whom it has reported before and who have not left. Without `we_offer` a
+    /// it has reconnected says [`PeerReturned`](SignalingEvent::PeerReturned) of those whom it has reported before.
+    /// Without `we_offer` a
     /// repeat does nothing: the peer's offer tells whether it is there anew. Of offers that follow each other faster
     /// than every 250 ms, the last one is answered.
     PeerJoined {
         /// Who it is.
         peer: PeerId,
         /// Whether we offer.
+        we_offer: bool,
+    },
+    /// A peer that was there before, and in the same life, can be reached through signalling again. A connection that
+    /// we have with it stays; without one, this is as if it had joined.
+    PeerReturned {
+        /// Who it is.
+        peer: PeerId,
+        /// Whether we offer, if there is no connection.
         we_offer: bool,
     },
     /// A peer has left the signalling. If no way to it has been found yet, it is given up, in silence; otherwise it

@@ -231,6 +231,33 @@ fn signalling_that_comes_and_goes_is_reported_once_each_time_and_links_stay() {
 }
 
 #[test]
+fn a_peer_that_has_returned_keeps_its_link_or_is_connected_if_it_has_none() {
+    promise(async {
+        let hub = Hub::new();
+        let (inject, events) = mpsc::unbounded_channel();
+        let mut one = builder().join(Injected { hub: hub.join(), events }).await.unwrap();
+        let mut two = builder().join(hub.join()).await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        let returned = SignalingEvent::PeerReturned { peer: id(2), we_offer: true };
+        inject.send(returned.clone()).unwrap();
+        // Reported in order, so the link has stayed by then.
+        inject.send(SignalingEvent::Sealed).unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::LobbySealed);
+        talk(&one, &mut two, "still here").await;
+        talk(&two, &mut one, "and here").await;
+
+        in_time(one.handle().remove_peer(id(2))).await.unwrap();
+        assert_eq!(next(&mut one).await, left(2, DisconnectReason::Removed));
+        assert_eq!(next(&mut two).await, left(1, DisconnectReason::RemoteClose));
+        inject.send(returned).unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        close_all(vec![one, two]).await;
+    });
+}
+
+#[test]
 fn a_seal_is_reported_once_and_signalling_that_knows_none_says_so() {
     promise(async {
         let hub = Hub::new();

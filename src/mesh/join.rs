@@ -218,6 +218,14 @@ impl<S: Signaling> Driver<S> {
                     self.waiting.put(peer, Waiting::new(we_offer, None, Instant::now()));
                 }
             }
+            SignalingEvent::PeerReturned { peer, we_offer } => {
+                self.forget_if_gone(peer);
+                self.reported.remove(&peer);
+                let there = self.links.contains_key(&peer) || self.waiting.get(peer).is_some();
+                if !there && !self.mesh.shared.registry().contains_key(&peer) {
+                    self.waiting.put(peer, Waiting::new(we_offer, None, Instant::now()));
+                }
+            }
             SignalingEvent::PeerLeft(peer) => {
                 self.forget_if_gone(peer);
                 self.reported.remove(&peer);

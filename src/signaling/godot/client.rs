@@ -358,7 +358,7 @@ impl IntoFuture for GodotConnect {
         async move {
             let settings = Arc::new(self.settings);
             let Entered { socket, id, mesh, lobby, peers, rest } = enter(&settings, None).await?;
-            let mut lobby = Lobby::new(settings.generation, id, mesh, lobby);
+            let mut lobby = Lobby::new(settings.generation, id, mesh, lobby, socket.can_return);
             let mut events = VecDeque::new();
             lobby.meet(&peers, &mut events);
             rest.into_iter().for_each(|message| lobby.take(message, &mut events));

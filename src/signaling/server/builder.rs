@@ -176,14 +176,14 @@ impl SignalingServerBuilder {
     }
 
     /// How long the place of a client that has a session is kept when its connection is lost (default 15 s: a phone that
-    /// changes networks is back within a few; zero keeps none). See the [front page](super::server#coming-back).
+    /// changes networks is back within a few; zero keeps none). See the [front page](crate::signaling::server#coming-back).
     pub fn resume(mut self, hold: Duration) -> Self {
         self.resume = hold;
         self
     }
 
     /// For how long after its start a server takes it from clients which lobbies there were, and which ids they had
-    /// (default 60 s; zero never). See the [front page](super::server#coming-back) for what that trusts. Not for a
+    /// (default 60 s; zero never). See the [front page](crate::signaling::server#coming-back) for what that trusts. Not for a
     /// [`rendezvous`](SignalingServerBuilder::rendezvous) of your own.
     pub fn restore(mut self, window: Duration) -> Self {
         self.restore = window;

@@ -181,6 +181,11 @@ impl Mailbox {
         let contents = self.lock();
         (contents.messages.len(), contents.bytes)
     }
+
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn is_at_its_end(&self) -> bool {
+        self.lock().end.is_some()
+    }
 }
 
 impl Contents {

@@ -146,6 +146,7 @@ impl InMemory {
         let left = lobby.members.remove(&member.id);
         let over = match why {
             Leaving::SealComplete => Some(CloseReason::SealComplete),
+            Leaving::ShuttingDown => None,
             _ if member.id == HOST => Some(CloseReason::HostDisconnected),
             _ => None,
         };
@@ -155,7 +156,7 @@ impl InMemory {
             for member in std::mem::take(&mut lobby.members).into_values() {
                 member.mailbox.close(reason.clone());
             }
-        } else {
+        } else if why != Leaving::ShuttingDown {
             lobby.tell_those_who_know(member.id, &Message::PeerDisconnect(member.id));
             if let (Leaving::Lost, Some(session)) = (why, left.and_then(|left| left.session)) {
                 if lobby.lost.len() >= MAX_LOST {

@@ -52,7 +52,7 @@ pub trait Rendezvous: fmt::Debug + Send + Sync + 'static {
     /// If the future is dropped, the lobby may be sealed or not.
     async fn seal(&self, member: &Membership) -> Result<(), CloseReason>;
 
-    /// A member is none any more. Those who know it are told; if it was the host, all others' mailboxes are closed
+    /// A member is none any more. Those who know it are told, unless its server shuts down; if it was the host, all others' mailboxes are closed
     /// with [`HostDisconnected`](CloseReason::HostDisconnected) instead, and the lobby is no more. Nothing, if the
     /// member's mailbox has been closed or taken over before.
     ///
@@ -115,6 +115,9 @@ pub enum Leaving {
     /// The lobby was sealed a while ago: all others' mailboxes are closed with
     /// [`SealComplete`](CloseReason::SealComplete), and the lobby is no more.
     SealComplete,
+    /// The server that it is connected to shuts down. It is expected back at the one that follows, so nobody is told
+    /// anything: not by a host's leaving either, which would end the lobby.
+    ShuttingDown,
 }
 
 /// How much there is.

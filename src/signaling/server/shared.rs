@@ -46,6 +46,9 @@ pub(super) struct Shared {
     pub(super) sessions: AtomicU64,
 }
 
+/// How long sessions that are dropped may take to be gone.
+const KILL_LIMIT: Duration = Duration::from_secs(1);
+
 impl Shared {
     pub(super) fn number(&self) -> u64 {
         self.sessions.fetch_add(1, Ordering::Relaxed)
@@ -63,6 +66,18 @@ impl Shared {
     /// Whether one more may connect from there.
     pub(super) fn welcomes(&self, address: IpAddr) -> bool {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).take(address, Instant::now())
+    }
+
+    /// Waits until no session is left, and ends those that take too long. To be called when they have been told to stop.
+    pub(super) async fn wind_down(&self) {
+        self.tracker.close();
+        if timeout(self.shutdown_limit, self.tracker.wait()).await.is_err() {
+            tracing::warn!("some sessions take too long to close and are dropped");
+            self.kill.cancel();
+            // They have nothing to wait for any more; but in somebody else's program a request may be stuck on its way
+            // to be a session, and then it never is one.
+            let _ = timeout(KILL_LIMIT, self.tracker.wait()).await;
+        }
     }
 
     pub(super) async fn admit(&self, arrival: Arrival) -> Result<(), CloseReason> {

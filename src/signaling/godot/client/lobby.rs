@@ -15,6 +15,11 @@ pub(super) struct Lobby {
     us: PeerId,
     /// Who was reported, and has not left.
     peers: BTreeSet<PeerId>,
+    /// Who was there, and is not now.
+    absent: BTreeSet<PeerId>,
+    /// The server gives an id to no other than who had it, so whoever comes back under it lives still. After a restart
+    /// of the server all come back, one after the other.
+    gives_back: bool,
     /// Signals of peers that the server has not announced yet.
     early: VecDeque<(PeerId, Signal)>,
 }
@@ -27,8 +32,15 @@ const MAX_EARLY: usize = 64;
 const MAX_PEERS: usize = 4096;
 
 impl Lobby {
-    pub(super) fn new(generation: Generation, us: PeerId, mesh: bool, name: String) -> Lobby {
-        Lobby { name, mesh, sealed: false, generation, us, peers: BTreeSet::new(), early: VecDeque::new() }
+    pub(super) fn new(
+        generation: Generation,
+        us: PeerId,
+        mesh: bool,
+        name: String,
+        gives_back: bool,
+    ) -> Lobby {
+        let (peers, absent, early) = Default::default();
+        Lobby { name, mesh, sealed: false, generation, us, peers, absent, gives_back, early }
     }
 
     pub(super) fn has(&self, peer: PeerId) -> bool {
@@ -95,8 +107,11 @@ impl Lobby {
         if !self.peers.insert(peer) {
             return;
         }
-        events
-            .push_back(SignalingEvent::PeerJoined { peer, we_offer: self.generation.offers(self.us, peer) });
+        let we_offer = self.generation.offers(self.us, peer);
+        events.push_back(match self.absent.remove(&peer) && self.gives_back {
+            true => SignalingEvent::PeerReturned { peer, we_offer },
+            false => SignalingEvent::PeerJoined { peer, we_offer },
+        });
         for (from, signal) in std::mem::take(&mut self.early) {
             match from == peer {
                 true => events.push_back(SignalingEvent::Signal { from, signal }),
@@ -108,6 +123,10 @@ impl Lobby {
     fn goes(&mut self, peer: PeerId, events: &mut VecDeque<SignalingEvent>) {
         self.early.retain(|(from, _)| *from != peer);
         if self.peers.remove(&peer) {
+            if self.absent.len() >= MAX_PEERS {
+                self.absent.pop_first();
+            }
+            self.absent.insert(peer);
             events.push_back(SignalingEvent::PeerLeft(peer));
         }
     }
@@ -135,7 +154,7 @@ mod tests {
     }
 
     fn lobby(us: u32, mesh: bool) -> Lobby {
-        Lobby::new(Generation::Godot4, id(us), mesh, "lobby".to_owned())
+        Lobby::new(Generation::Godot4, id(us), mesh, "lobby".to_owned(), false)
     }
 
     fn told(lobby: &mut Lobby, messages: impl IntoIterator<Item = Message>) -> Vec<SignalingEvent> {
@@ -160,7 +179,7 @@ mod tests {
     #[test]
     fn the_generation_says_who_offers() {
         for (generation, to_higher) in [(Generation::Godot3, true), (Generation::Godot4, false)] {
-            let mut lobby = Lobby::new(generation, id(5), true, String::new());
+            let mut lobby = Lobby::new(generation, id(5), true, String::new(), false);
             let events = told(&mut lobby, [Message::PeerConnect(9), Message::PeerConnect(1)]);
             assert_eq!(events, [joined(9, to_higher), joined(1, !to_higher)]);
         }
@@ -199,6 +218,20 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_back_under_its_id_lives_still_if_the_server_gives_ids_back() {
+        for gives_back in [false, true] {
+            let mut lobby = Lobby::new(Generation::Godot4, id(5), true, String::new(), gives_back);
+            let (peer, we_offer) = (id(1), true);
+            let back = match gives_back {
+                true => SignalingEvent::PeerReturned { peer, we_offer },
+                false => SignalingEvent::PeerJoined { peer, we_offer },
+            };
+            let said = [Message::PeerConnect(1), Message::PeerDisconnect(1), Message::PeerConnect(1)];
+            assert_eq!(told(&mut lobby, said), [joined(1, true), SignalingEvent::PeerLeft(peer), back]);
+        }
+    }
+
+    #[test]
     fn a_server_that_names_peers_without_end_is_bounded() {
         let mut lobby = lobby(1, true);
         assert_eq!(told(&mut lobby, (2..100_000).map(Message::PeerConnect)).len(), MAX_PEERS);
@@ -215,10 +248,12 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_the_server_says_peers_come_and_go_in_turn(
+            gives_back in any::<bool>(),
             said in proptest::collection::vec((0_u32..8, 0_u32..8, proptest::collection::vec(0_u32..8, 0..8)), 0..100),
         ) {
-            let mut lobby = lobby(4, true);
+            let mut lobby = Lobby::new(Generation::Godot4, id(4), true, String::new(), gives_back);
             let mut events = VecDeque::new();
+            let mut met = BTreeSet::new();
             for (what, peer, others) in said {
                 match what {
                     0..=2 => lobby.take(Message::PeerConnect(peer), &mut events),
@@ -230,7 +265,13 @@ mod tests {
             let mut there = BTreeSet::new();
             for event in events {
                 match event {
-                    SignalingEvent::PeerJoined { peer, .. } => prop_assert!(there.insert(peer)),
+                    SignalingEvent::PeerJoined { peer, .. } => {
+                        prop_assert!(there.insert(peer));
+                        prop_assert!(met.insert(peer) || !gives_back);
+                    }
+                    SignalingEvent::PeerReturned { peer, .. } => {
+                        prop_assert!(there.insert(peer) && gives_back && met.contains(&peer));
+                    }
                     SignalingEvent::PeerLeft(peer) => prop_assert!(there.remove(&peer)),
                     SignalingEvent::Signal { from, .. } => prop_assert!(there.contains(&from)),
                     _ => {}

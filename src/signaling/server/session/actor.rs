@@ -54,6 +54,8 @@ pub(in super::super) struct Actor {
 struct Writer {
     sink: SplitSink<WebSocket, Frame>,
     queue: VecDeque<Frame>,
+    /// Of the texts since it was empty.
+    bytes: usize,
     /// Since when it is not empty.
     since: Option<Instant>,
 }
@@ -63,6 +65,9 @@ const CALL_LIMIT: Duration = Duration::from_secs(5);
 
 /// Letters that are written before it is waited for them to be gone: few system calls, and little to hold.
 const BATCH: usize = 32;
+
+/// And their bytes, so that a slow connection has the time for them.
+const BATCH_BYTES: usize = 16 * 1024;
 
 /// Runs a connection to its end; at the latest until the server has waited for long enough.
 pub(in super::super) async fn run(mut actor: Actor) {
@@ -89,7 +94,7 @@ impl Actor {
             client,
             state,
             reader: Some(stream),
-            writer: Some(Writer { sink, queue: VecDeque::new(), since: None }),
+            writer: Some(Writer { sink, queue: VecDeque::new(), bytes: 0, since: None }),
             calls: VecDeque::new(),
             stopped: false,
             kept: None,
@@ -107,7 +112,8 @@ impl Actor {
                     self.perform(effect);
                 }
                 self.settle();
-                if letter && self.state.talks() && self.writer.as_ref().is_some_and(Writer::has_room) {
+                let room = self.writer.as_ref().is_some_and(Writer::has_room);
+                if letter && room && self.state.talks() && !self.is_to_stop() {
                     input = self.mailbox.try_next(Wanted::All).map(Input::Letter);
                 }
             }
@@ -118,6 +124,11 @@ impl Actor {
     ///
     /// Every branch is cancel-safe: losing the race loses nothing.
     async fn listen(&mut self) -> Option<Input> {
+        if self.is_to_stop() {
+            // Before any letter: the lobbies that end with the server are not why.
+            self.stopped = true;
+            return Some(Input::Stop);
+        }
         let write_deadline = self.writer.as_ref().and_then(|writer| writer.since);
         let write_deadline = write_deadline.map(|since| since + self.shared.write_limit);
         let deadline = [self.state.deadline(), write_deadline].into_iter().flatten().min();
@@ -154,7 +165,12 @@ impl Actor {
                 }
                 Some(input)
             }
+            else => Some(Input::Lost),
         }
+    }
+
+    fn is_to_stop(&self) -> bool {
+        !self.stopped && self.shared.stop.is_cancelled()
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -186,6 +202,9 @@ impl Actor {
             }
             Effect::Say(text) => {
                 self.shared.metrics.sent(text.len());
+                if let Some(writer) = &mut self.writer {
+                    writer.bytes += text.len();
+                }
                 self.write(Frame::Text(text.into()));
             }
             Effect::Ping => self.write(Frame::Ping(bytes::Bytes::new())),
@@ -264,7 +283,7 @@ impl Actor {
 
 impl Writer {
     fn has_room(&self) -> bool {
-        self.queue.len() < BATCH
+        self.queue.len() < BATCH && self.bytes < BATCH_BYTES
     }
 
     /// Writes what there is.
@@ -278,7 +297,7 @@ impl Writer {
             }
         }
         self.sink.flush().await?;
-        self.since = None;
+        (self.since, self.bytes) = (None, 0);
         Ok(())
     }
 }

@@ -124,8 +124,6 @@ pub(in super::super) struct State {
     generation: Option<Generation>,
     link: Link,
     seat: Seat,
-    /// The connection was lost, not closed.
-    lost: bool,
     /// Something is asked for that has not been answered: nothing is read meanwhile.
     asked: bool,
     bucket: Bucket,
@@ -149,7 +147,6 @@ impl State {
             generation: None,
             link: Link::Open,
             seat: Seat::Outside { until: now + limits.join },
-            lost: false,
             asked: false,
             bucket: Bucket::new(limits.messages, now),
             paused_until: None,
@@ -262,7 +259,7 @@ impl State {
                 }
             }
             Input::Stop => {
-                self.leave(Leaving::Gone, effects);
+                self.leave(Leaving::ShuttingDown, effects);
                 self.part(now, Some(CloseReason::ShuttingDown), effects);
             }
             Input::Tick => self.tick(now, effects),
@@ -328,11 +325,11 @@ impl State {
         match result {
             Ok(membership) => {
                 effects.push(Effect::Count(if membership.resumed { Event::Resumed } else { Event::Joined }));
-                // What happened meanwhile decides whether the place is wanted.
+                // Whoever has parted meanwhile does not want the place any more; whoever was lost may.
                 let wanted = self.seat == Seat::Joining;
                 self.seat = Seat::Inside(membership);
                 if self.link != Link::Open {
-                    if wanted && self.lost {
+                    if wanted {
                         self.keep(now, effects);
                     } else {
                         self.leave(Leaving::Gone, effects);
@@ -359,7 +356,6 @@ impl State {
     /// The connection is at its end without a goodbye, unless there was one.
     fn lose(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if self.link == Link::Open {
-            self.lost = true;
             effects.push(Effect::Count(Event::Lost));
             self.keep(now, effects);
         }
@@ -433,5 +429,157 @@ impl State {
         self.bucket.take(rate, now);
         let wait = self.bucket.wait(rate, now);
         self.paused_until = (!wait.is_zero()).then(|| now + wait);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        join: Duration::from_secs(1),
+        ping: Duration::from_secs(10),
+        silence: Duration::from_secs(25),
+        resume: Duration::from_secs(15),
+        seal: Duration::from_secs(10),
+        messages: Rate { per_second: 10.0, burst: 5.0 },
+    };
+
+    fn membership() -> Membership {
+        Membership { lobby: "lobby".to_owned(), id: 7, ticket: 1, resumed: false }
+    }
+
+    /// A client, and the time since it came.
+    struct Bench {
+        state: State,
+        start: Instant,
+    }
+
+    impl Bench {
+        fn new(has_session: bool) -> Bench {
+            let start = Instant::now();
+            Bench { state: State::new(LIMITS, has_session, start), start }
+        }
+
+        fn joined(has_session: bool) -> Bench {
+            let mut bench = Bench::new(has_session);
+            bench.at(0.0, Input::Text("J: lobby\n".into()));
+            bench.at(0.0, Input::Joined(Ok(membership())));
+            bench
+        }
+
+        fn at(&mut self, seconds: f64, input: Input) -> Vec<Effect> {
+            let mut effects = Vec::new();
+            self.state.handle(input, self.start + Duration::from_secs_f64(seconds), &mut effects);
+            effects.retain(|effect| !matches!(effect, Effect::Count(_)));
+            effects
+        }
+
+        fn due(&self) -> Option<f64> {
+            self.state.deadline().map(|deadline| (deadline - self.start).as_secs_f64())
+        }
+    }
+
+    #[test]
+    fn who_has_not_joined_in_a_second_is_closed_and_then_dropped() {
+        let mut client = Bench::new(false);
+        assert_eq!(client.due(), Some(1.0));
+        assert_eq!(client.at(0.9, Input::Tick), []);
+        assert_eq!(client.at(1.0, Input::Tick), [Effect::Close(CloseReason::NotJoined)]);
+        assert_eq!(client.due(), Some(3.0), "so long for the answer");
+        assert_eq!(client.at(3.0, Input::Tick), [Effect::Drop]);
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn a_client_is_pinged_and_if_it_says_nothing_it_is_lost() {
+        let mut client = Bench::joined(false);
+        assert_eq!(client.at(10.0, Input::Tick), [Effect::Ping]);
+        client.at(11.0, Input::Beat);
+        assert_eq!(client.at(20.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.at(30.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.due(), Some(36.0), "25 s after the last it said");
+        let gone = Effect::Leave(membership(), Leaving::Gone);
+        assert_eq!(
+            client.at(36.0, Input::Tick),
+            [Effect::Close(CloseReason::Unresponsive), gone, Effect::Drop]
+        );
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn the_place_of_a_client_with_a_session_is_kept_for_so_long() {
+        let mut client = Bench::joined(true);
+        assert_eq!(client.at(5.0, Input::Lost), [Effect::Drop]);
+        assert!(client.state.is_kept() && !client.state.is_over());
+        assert_eq!(client.due(), Some(20.0));
+        assert_eq!(client.at(20.0, Input::Tick), [Effect::Leave(membership(), Leaving::Lost)]);
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn who_is_replaced_while_away_just_ends() {
+        let mut client = Bench::joined(true);
+        client.at(5.0, Input::Lost);
+        assert_eq!(client.at(6.0, Input::Letter(Letter::Close(CloseReason::Replaced))), []);
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn a_place_that_comes_too_late_is_given_up() {
+        for (input, session) in [(Input::Goodbye, true), (Input::Stop, true), (Input::Lost, false)] {
+            let mut client = Bench::new(session);
+            client.at(0.0, Input::Text("J: lobby\n".into()));
+            client.at(0.1, input);
+            assert!(!client.state.is_over(), "an answer is to come");
+            let gone = Effect::Leave(membership(), Leaving::Gone);
+            assert_eq!(client.at(0.2, Input::Joined(Ok(membership()))), [gone]);
+        }
+        let mut client = Bench::new(true);
+        client.at(0.0, Input::Text("J: lobby\n".into()));
+        client.at(0.1, Input::Lost);
+        assert_eq!(client.at(0.2, Input::Joined(Ok(membership()))), []);
+        assert!(client.state.is_kept(), "one that was lost meanwhile may come back");
+    }
+
+    #[test]
+    fn nothing_is_read_before_an_answer_nor_above_the_rate() {
+        let mut client = Bench::joined(false);
+        assert!(client.state.reads());
+        client.at(0.0, Input::Text("O: 1\nx".into()));
+        assert!(!client.state.reads(), "it is asked whether somebody was told");
+        client.at(0.0, Input::Relayed(true));
+        for _ in 0..3 {
+            assert!(client.state.reads());
+            client.at(0.0, Input::Beat);
+        }
+        assert!(!client.state.reads(), "five at once");
+        assert_eq!(client.due(), Some(0.1));
+        client.at(0.1, Input::Tick);
+        assert!(client.state.reads());
+    }
+
+    #[test]
+    fn a_sealed_lobby_is_over_in_ten_seconds_also_for_who_is_away() {
+        for away in [false, true] {
+            let mut client = Bench::joined(true);
+            client.at(1.0, Input::Letter(Letter::Say(Message::Seal)));
+            if away {
+                client.at(1.5, Input::Lost);
+            }
+            let effects = client.at(11.0, Input::Tick);
+            assert!(effects.contains(&Effect::Leave(membership(), Leaving::SealComplete)));
+            assert_eq!(effects.contains(&Effect::Close(CloseReason::SealComplete)), !away);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_closed_and_not_waited_for_long() {
+        let mut client = Bench::joined(true);
+        let gone = Effect::Leave(membership(), Leaving::Gone);
+        let effects = client.at(1.0, Input::Unreadable(CloseReason::TooLarge));
+        assert_eq!(effects, [gone, Effect::Close(CloseReason::TooLarge)]);
+        assert_eq!(client.due(), Some(1.5));
+        assert_eq!(client.at(1.5, Input::Tick), [Effect::Drop]);
     }
 }

@@ -1,0 +1,250 @@
+//! Every bound, met.
+
+use std::time::{Duration, Instant};
+
+use futures::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite;
+use webrtc_mesh::signaling::godot::{CloseReason, Generation, Message};
+use webrtc_mesh::signaling::server::SignalingServer;
+
+use super::support::{Client, join, offer, serve, usual, within};
+
+const GENERATION: Generation = Generation::Godot3;
+
+#[tokio::test]
+async fn one_client_too_many_is_told_so_and_makes_no_difference_to_the_others() {
+    let server = serve(SignalingServer::builder().max_peers(2)).await;
+    let mut host = server.member(GENERATION, "").await;
+    let member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+    assert_eq!(server.client().await.closed().await, CloseReason::TooManyPeers);
+    member.client.vanish();
+    host.hears(Message::PeerDisconnect(member.id)).await;
+    server.member(GENERATION, &host.lobby).await;
+}
+
+#[tokio::test]
+async fn who_does_not_join_in_time_is_closed() {
+    let server = serve(SignalingServer::builder().join_limit(Duration::from_millis(100))).await;
+    assert_eq!(server.client().await.closed().await, CloseReason::NotJoined);
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_long_closes_its_sender_alone() {
+    let server = usual().await;
+    let mut host = server.member(GENERATION, "").await;
+    let mut member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+    let longest = "x".repeat(64 * 1024 - "O: 1\n".len());
+    member.client.say(&offer(GENERATION, 1, &longest)).await;
+    host.hears_from(member.id, &longest).await;
+    member.client.say(&offer(GENERATION, 1, &format!("{longest}x"))).await;
+    let reason = member.client.closed().await;
+    assert_eq!((reason.code(), reason), (1009, CloseReason::TooLarge));
+    host.hears(Message::PeerDisconnect(member.id)).await;
+}
+
+#[tokio::test]
+async fn ten_megabytes_of_description_are_not_received_first() {
+    let server = usual().await;
+    let mut host = server.member(GENERATION, "").await;
+    let member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+    let (mut sink, mut stream) = member.client.socket.split();
+    let huge = offer(GENERATION, 1, &"x".repeat(10_000_000));
+    let sending = tokio::spawn(async move { sink.send(tungstenite::Message::text(huge)).await });
+    let closed = loop {
+        match within(stream.next()).await {
+            Some(Ok(tungstenite::Message::Close(frame))) => break frame.map(|frame| u16::from(frame.code)),
+            Some(Ok(_)) => {}
+            other => panic!("no close frame, but {other:?}"),
+        }
+    };
+    assert_eq!(closed, Some(1009));
+    host.hears(Message::PeerDisconnect(member.id)).await;
+    drop(stream);
+    let _ = within(sending).await.unwrap();
+    assert!(server.metric("received_bytes_total").await < 1_000_000);
+}
+
+#[tokio::test]
+async fn a_flood_is_slowed_down_and_nothing_of_it_is_lost() {
+    let server = serve(SignalingServer::builder().message_rate(200, 10)).await;
+    let mut host = server.member(GENERATION, "").await;
+    let mut member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+    let since = Instant::now();
+    for number in 0..110 {
+        member.tell(1, &number.to_string()).await;
+    }
+    for number in 0..110 {
+        host.hears_from(member.id, &number.to_string()).await;
+    }
+    // Ten at once, one of which was to join, and then 200 per second.
+    assert!(since.elapsed() >= Duration::from_millis(480), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_closed_when_too_much_waits_and_delays_nobody() {
+    let server =
+        serve(SignalingServer::builder().outbox(64, 256 * 1024).message_rate(100_000, 100_000)).await;
+    let mut host = server.member(GENERATION, "").await;
+    let sleeper = server.member(GENERATION, &host.lobby).await;
+    let mut other = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(sleeper.id)).await;
+    host.hears(Message::PeerConnect(other.id)).await;
+    let much = "x".repeat(60_000);
+    // What the kernel holds on both sides comes first: some megabytes.
+    within(async {
+        while server.metric("closed_total{reason=\"unresponsive\"}").await == 0 {
+            for _ in 0..20 {
+                host.tell(sleeper.id, &much).await;
+            }
+            host.tell(other.id, "meanwhile").await;
+        }
+    })
+    .await;
+    host.hears(Message::PeerDisconnect(sleeper.id)).await;
+    // The sleeper may have gone before it was said, or after.
+    let mut heard = [other.client.hear().await, other.client.hear().await];
+    heard.sort();
+    let left = Message::PeerDisconnect(sleeper.id).encode(GENERATION);
+    assert_eq!(heard, [left, offer(GENERATION, 1, "meanwhile")]);
+}
+
+#[tokio::test]
+async fn what_takes_too_long_to_be_written_is_a_lost_connection() {
+    let server = serve(
+        SignalingServer::builder()
+            .write_limit(Duration::from_millis(200))
+            .outbox(100_000, 100_000_000)
+            .message_rate(100_000, 100_000),
+    )
+    .await;
+    let mut host = server.member(GENERATION, "").await;
+    let sleeper = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(sleeper.id)).await;
+    let much = "x".repeat(60_000);
+    for _ in 0..300 {
+        host.tell(sleeper.id, &much).await;
+    }
+    host.hears(Message::PeerDisconnect(sleeper.id)).await;
+    assert_eq!(server.metric("lost_total").await, 1);
+}
+
+#[tokio::test]
+async fn connections_from_one_address_are_counted() {
+    let server = serve(SignalingServer::builder().join_rate(1, 5)).await;
+    let mut refused = 0;
+    for _ in 0..20 {
+        match Client::connect(server.address, "/").await {
+            Ok(_) => {}
+            Err(tungstenite::Error::Http(response)) => {
+                assert_eq!(response.status(), 429);
+                refused += 1;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!((12..=15).contains(&refused), "{refused}");
+    assert_eq!(server.metric("refused_total{reason=\"too_many_joins\"}").await, refused);
+}
+
+#[tokio::test]
+async fn behind_a_proxy_it_is_the_last_forwarded_address_that_counts() {
+    let ask = async |trusts: bool, addresses: [&str; 2]| {
+        let server = serve(SignalingServer::builder().join_rate(1, 1).trust_forwarded_for(trusts)).await;
+        let mut codes = Vec::new();
+        for forwarded in addresses {
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let request = format!(
+                "GET / HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {forwarded}\r\nConnection: upgrade\r\n\
+                 Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            within(stream.read_exact(&mut answer)).await.unwrap();
+            codes.push(String::from_utf8_lossy(&answer[9..]).into_owned());
+        }
+        codes
+    };
+    assert_eq!(ask(true, ["192.0.2.1", "192.0.2.1, 192.0.2.2"]).await, ["101", "101"]);
+    assert_eq!(ask(true, ["192.0.2.1", "198.51.100.7, 192.0.2.1"]).await, ["101", "429"]);
+    assert_eq!(ask(false, ["192.0.2.1", "192.0.2.2"]).await, ["101", "429"]);
+}
+
+#[tokio::test]
+async fn a_thousand_who_come_at_once_are_all_served() {
+    let server = serve(SignalingServer::builder().join_rate(10_000, 10_000)).await;
+    let address = server.address;
+    let host = server.client_of("/?create=true").await.join(GENERATION, "x").await;
+    drop(host);
+    let mut tasks = tokio::task::JoinSet::new();
+    for _ in 0..250 {
+        tasks.spawn(async move {
+            let host = Client::connect(address, "/").await.unwrap().join(GENERATION, "").await;
+            let mut members = Vec::new();
+            for _ in 0..3 {
+                let client = Client::connect(address, "/").await.unwrap();
+                members.push(client.join(GENERATION, &host.lobby).await);
+            }
+            assert_eq!(members[2].peers.len(), 3);
+        });
+    }
+    while let Some(done) = within(tasks.join_next()).await {
+        done.unwrap();
+    }
+    assert_eq!(server.metric("joins_total").await, 1_001);
+}
+
+#[tokio::test]
+async fn a_request_that_is_never_finished_is_given_up() {
+    let server = serve(SignalingServer::builder().header_limit(Duration::from_millis(150))).await;
+    for begun in ["", "GET / HTTP/1.1\r\nHost:"] {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(begun.as_bytes()).await.unwrap();
+        let mut rest = Vec::new();
+        let _ = within(stream.read_to_end(&mut rest)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_admission_lets_in_and_refuses_with_its_reason() {
+    let server = serve(SignalingServer::builder().admission_limit(Duration::from_millis(100)).admission(
+        |arrival| async move {
+            assert!(arrival.address.is_some_and(|address| address.is_loopback()));
+            assert!(arrival.headers.contains_key("host"));
+            match (arrival.query.as_str(), arrival.lobby.as_deref(), arrival.generation) {
+                ("token=sesame", None, Generation::Godot3) => Ok(()),
+                ("token=slow", ..) => std::future::pending().await,
+                (_, lobby, _) => Err(format!("no token for {lobby:?}")),
+            }
+        },
+    ))
+    .await;
+    server.client_of("/?token=sesame").await.join(GENERATION, "").await;
+    for (path, reason) in [("/", "no token for Some(\"x\")"), ("/?token=slow", "admission takes too long")] {
+        let mut client = server.client_of(path).await;
+        client.say(&join(GENERATION, "x")).await;
+        let closed = client.closed().await;
+        assert_eq!((closed.code(), closed), (4000, CloseReason::Refused(reason.to_owned())));
+    }
+}
+
+#[tokio::test]
+async fn an_admission_that_panics_costs_its_client_alone() {
+    let server = serve(SignalingServer::builder().admission(|arrival| async move {
+        assert!(arrival.query != "panic", "as it was told");
+        Ok(())
+    }))
+    .await;
+    let mut host = server.member(GENERATION, "").await;
+    let mut unlucky = server.client_of("/?panic").await;
+    unlucky.say(&join(GENERATION, &host.lobby)).await;
+    assert!(!matches!(within(unlucky.socket.next()).await, Some(Ok(_))));
+    let member = server.member(GENERATION, &host.lobby).await;
+    host.hears(Message::PeerConnect(member.id)).await;
+}
