@@ -95,7 +95,14 @@ impl World {
                 self.clients[choice].deaf = how % 4 == 0;
                 Some((choice, Input::Beat))
             }
-            30 if how > 250 => Some((choice, Input::Stop)),
+            // It is the server that stops, so all hear it, and nobody is told of the others.
+            30 if how > 250 => {
+                for client in 0..self.clients.len() {
+                    self.acting = client;
+                    self.tell(client, Input::Stop);
+                }
+                None
+            }
             30 => Some((choice, Input::Unreadable(CloseReason::TooLarge))),
             31 => None,
             _ => {
