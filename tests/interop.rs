@@ -131,8 +131,10 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
             let ours = meshes.each_ref().map(Mesh::id);
             let [aiortc, werift] = &mut members;
             let they_are_done = async {
-                aiortc.met(&[ours[0], ours[1], foreign[1]]).await;
-                werift.met(&[ours[0], ours[1], foreign[0]]).await;
+                tokio::join!(
+                    aiortc.met(&[ours[0], ours[1], foreign[1]]),
+                    werift.met(&[ours[0], ours[1], foreign[0]]),
+                );
             };
             in_time(converse(&mut meshes, &foreign, they_are_done)).await;
             println!("{generation}: every pair after {:?}", began.elapsed());

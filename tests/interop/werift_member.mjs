@@ -10,8 +10,17 @@ import { parseArgs } from "node:util";
 // `require` finds what is in NODE_PATH, too; `import` does not.
 const require = createRequire(import.meta.url);
 const { RTCPeerConnection } = require("werift");
-const { InboundStream } = createRequire(require.resolve("werift"))("../../sctp/src/sctp.js");
+const inWerift = createRequire(require.resolve("werift"));
+const { Flight3 } = inWerift("../../dtls/src/flight/client/flight3.js");
+const { InboundStream } = inWerift("../../sctp/src/sctp.js");
 const WebSocket = require("ws");
+
+// A HelloVerifyRequest that comes twice, which `webrtc-mesh` sends again if there is no answer within 60 ms, ends
+// werift's handshake with an error. The second one is ignored instead.
+const sendCookie = Flight3.prototype.exec;
+Flight3.prototype.exec = async function (request) {
+  if (this.dtls.flight !== 3) await sendCookie.call(this, request);
+};
 
 // After a lost packet, werift hands over what has come in order only up to the next chunk of another stream, and keeps
 // the rest until more comes. So it is asked until nothing is left.
