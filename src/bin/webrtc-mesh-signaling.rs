@@ -87,13 +87,17 @@ struct Options {
     #[arg(long, env = "WEBRTC_MESH_JOIN_BURST", default_value_t = 1_000, value_name = "N")]
     join_burst: u32,
 
-    /// Messages that may wait for one client, beyond which it is closed
+    /// Messages from others that may wait for one client; what is over it is dropped
     #[arg(long, env = "WEBRTC_MESH_OUTBOX_MESSAGES", default_value_t = 4_096, value_name = "N")]
     outbox_messages: usize,
 
-    /// Bytes that may wait for one client, beyond which it is closed
+    /// Their bytes
     #[arg(long, env = "WEBRTC_MESH_OUTBOX_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
     outbox_bytes: usize,
+
+    /// Bytes that may wait for all clients together; what is over it is dropped
+    #[arg(long, env = "WEBRTC_MESH_OUTBOXES_BYTES", default_value_t = 268_435_456, value_name = "BYTES")]
+    outboxes_bytes: usize,
 
     /// How long a client may take to join a lobby
     #[arg(long, env = "WEBRTC_MESH_JOIN_LIMIT", default_value = "1", value_parser = seconds, value_name = "SECONDS")]
@@ -239,6 +243,7 @@ fn build(options: &Options) -> SignalingServer {
         .message_rate(options.messages_per_second, options.message_burst)
         .join_rate(options.joins_per_second, options.join_burst)
         .outbox(options.outbox_messages, options.outbox_bytes)
+        .outboxes_bytes(options.outboxes_bytes)
         .join_limit(options.join_limit)
         .ping_interval(options.ping_interval)
         .silence_limit(options.silence_limit)

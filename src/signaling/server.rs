@@ -47,7 +47,7 @@
 //! | query | |
 //! |---|---|
 //! | `create=true` | a lobby that is not there is made under the name that the client joins: 1 to 64 bytes, no control characters |
-//! | `session=HEX` | 32 hex digits of its choice, by which the server knows the client when it comes back; whoever has them can take its place, so they are a secret. The answer to the upgrade has a header `x-webrtc-mesh-session` with the seconds that its place is kept |
+//! | `session=HEX` | 32 hex digits of its choice, by which the server knows the client when it comes back; whoever has them can take its place, so they are a secret. The answer to the upgrade has a header `x-webrtc-mesh-session` with the seconds that its place is kept, rounded up; none if it is not |
 //! | `id=N` | with `session`: the id that it had, which it wants back |
 //!
 //! A query that cannot be understood is refused with HTTP 400.
@@ -91,7 +91,8 @@
 //!
 //! | queue | from, to | bound | when it is full |
 //! |---|---|---|---|
-//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | a sender who has a quarter of it: its message is dropped, and counted; otherwise the client is closed with `Unresponsive` |
+//! | outbox: what members say | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox), a quarter of it from one sender; [256 MiB](SignalingServerBuilder::outboxes_bytes) in all | what is over it is dropped, and counted |
+//! | outbox: who comes and goes | the lobbies, a session | 1,024 messages, or twice as many as a lobby may have members | cannot be, as nobody is mentioned twice; else the client is closed with `Unresponsive` |
 //! | being written | a session, its connection | 32 messages, 16 KiB and one message | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
 //! | frames | a connection, its session | one, of [64 KiB](SignalingServerBuilder::max_message_bytes) | the client's TCP waits |
 //!
@@ -108,7 +109,7 @@
 //! | `joins_total` | counter | clients that joined a lobby |
 //! | `resumed_total` | counter | clients that got back the place that was kept for them |
 //! | `relays_total` | counter | offers, answers and candidates handed on |
-//! | `dropped_relays_total` | counter | those for somebody who was not there, or for whom too much from the same sender waited |
+//! | `dropped_relays_total` | counter | those for somebody who was not there, or for whom too much waited |
 //! | `malformed_total` | counter | frames that are no message |
 //! | `lost_total` | counter | connections lost without a close frame |
 //! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use super::SignalingServer;
 use super::admission::{Admission, Arrival};
 use super::http::Door;
+use super::mailbox::{Bounds, Budget};
 use super::memory::InMemory;
 use super::metrics::Metrics;
 use super::rate::{Addresses, Rate};
@@ -35,6 +36,7 @@ pub struct SignalingServerBuilder {
     silence_limit: Duration,
     write_limit: Duration,
     outbox: (usize, usize),
+    outboxes_bytes: usize,
     header_limit: Duration,
     tls_handshake_limit: Duration,
     resume: Duration,
@@ -61,6 +63,7 @@ impl Default for SignalingServerBuilder {
             silence_limit: Duration::from_secs(25),
             write_limit: Duration::from_secs(10),
             outbox: (4_096, 1024 * 1024),
+            outboxes_bytes: 256 * 1024 * 1024,
             header_limit: Duration::from_secs(5),
             tls_handshake_limit: Duration::from_secs(5),
             resume: Duration::from_secs(15),
@@ -153,13 +156,20 @@ impl SignalingServerBuilder {
         self
     }
 
-    /// What may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a full lobby of
-    /// 128 with all their candidates). Of one sender's, a quarter of it may wait; what is over it is dropped and
-    /// counted, so that a flood closes nobody else. A client for whom more would wait is closed with
-    /// [`Unresponsive`](crate::signaling::godot::CloseReason::Unresponsive), as it would miss something otherwise; one
-    /// that is away has left.
+    /// What members say that may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a
+    /// full lobby of 128 with all their candidates). Of one sender's, a quarter of it may wait. What is over it is dropped
+    /// and counted, and closes nobody, whether the client is connected or away; one that does not read is ended by the
+    /// [`write_limit`](SignalingServerBuilder::write_limit). What the server itself says has room of its own
+    /// ([`Mailbox`](super::Mailbox)).
     pub fn outbox(mut self, max_messages: usize, max_bytes: usize) -> Self {
         self.outbox = (max_messages, max_bytes);
+        self
+    }
+
+    /// What may wait for all clients together, in bytes (default 256 MiB: some 250 full outboxes, which a small machine
+    /// has the memory for). What members say beyond it is dropped and counted.
+    pub fn outboxes_bytes(mut self, max_bytes: usize) -> Self {
+        self.outboxes_bytes = max_bytes;
         self
     }
 
@@ -271,7 +281,12 @@ impl SignalingServerBuilder {
             header_limit: self.header_limit,
             tls_limit: self.tls_handshake_limit,
             shutdown_limit: self.shutdown_limit,
-            outbox: self.outbox,
+            outbox: Bounds {
+                relays: self.outbox.0,
+                bytes: self.outbox.1,
+                news: NEWS.max(self.peers_per_lobby.saturating_mul(2)),
+            },
+            budget: Budget::new(self.outboxes_bytes),
             trust_forwarded_for: self.trust_forwarded_for,
             addresses: Mutex::new(Addresses::new(Rate::new(self.joins.0, self.joins.1), Instant::now())),
             max_peers,
@@ -287,6 +302,9 @@ impl SignalingServerBuilder {
         SignalingServer { door: Door { shared: Arc::new(shared), _guard: Arc::new(stop.drop_guard()) } }
     }
 }
+
+/// Messages of the server's own that may wait for a client, at least: some 64 KiB.
+const NEWS: usize = 1_024;
 
 /// TCP connections beside those of as many clients as may be: for those who are yet to ask for something.
 const SPARE: usize = 1_024;

@@ -126,12 +126,14 @@ async fn upgrade(State(door): State<Door>, request: Request) -> Response {
         arrival,
         permit: Some(permit),
     };
-    let hold = shared.session.resume.as_secs();
+    // Less than a second is one: whoever is told of none does not try.
+    let hold = shared.session.resume;
+    let hold = hold.as_secs() + u64::from(hold.subsec_nanos() > 0);
     let mut response = websocket.on_upgrade(move |socket| async move {
         let _held = token;
         session::run(Actor::new(shared, socket, client)).await;
     });
-    if wishes.session.is_some() {
+    if wishes.session.is_some() && hold > 0 {
         response.headers_mut().insert(SESSION_HEADER, HeaderValue::from(hold));
     }
     response

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Arrival};
-use super::mailbox::Mailbox;
+use super::mailbox::{Bounds, Budget, Mailbox};
 use super::metrics::Metrics;
 use super::rate::Addresses;
 use super::rendezvous::Rendezvous;
@@ -28,7 +28,8 @@ pub(super) struct Shared {
     pub(super) header_limit: Duration,
     pub(super) tls_limit: Duration,
     pub(super) shutdown_limit: Duration,
-    pub(super) outbox: (usize, usize),
+    pub(super) outbox: Bounds,
+    pub(super) budget: Arc<Budget>,
     pub(super) trust_forwarded_for: bool,
     pub(super) addresses: Mutex<Addresses>,
     pub(super) max_peers: usize,
@@ -57,7 +58,7 @@ impl Shared {
     }
 
     pub(super) fn mailbox(&self) -> Mailbox {
-        Mailbox::new(self.outbox.0, self.outbox.1)
+        Mailbox::new(self.outbox, Arc::clone(&self.budget))
     }
 
     /// Clients that are connected.

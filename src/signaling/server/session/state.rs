@@ -250,13 +250,9 @@ impl State {
                 self.part(now, Some(reason), effects);
             }
             Input::Letter(Letter::Overflow) => {
-                // Whoever is away and has too much waiting is as good as lost; whoever is here does not listen.
-                if let Seat::Kept(membership, _) = &self.seat {
-                    effects.push(Effect::Leave(membership.clone(), Leaving::Lost));
-                    self.seat = Seat::Left;
-                } else {
-                    self.part(now, Some(CloseReason::Unresponsive), effects);
-                }
+                // It has missed something, and may come back under its id to hear it anew.
+                self.leave(self.lost(), effects);
+                self.part(now, Some(CloseReason::Unresponsive), effects);
             }
             Input::Stop => {
                 self.leave(Leaving::ShuttingDown, effects);
@@ -372,11 +368,16 @@ impl State {
             Seat::Inside(membership) if self.has_session && !self.limits.resume.is_zero() => {
                 self.seat = Seat::Kept(membership, now + self.limits.resume);
             }
-            Seat::Inside(membership) => effects.push(Effect::Leave(membership, Leaving::Gone)),
+            Seat::Inside(membership) => effects.push(Effect::Leave(membership, self.lost())),
             Seat::Joining => self.seat = Seat::Joining,
             seat @ Seat::Kept(..) => self.seat = seat,
             Seat::Outside { .. } | Seat::Left => {}
         }
+    }
+
+    /// How one leaves who did not want to: it is remembered, if it can be known when it comes back.
+    fn lost(&self) -> Leaving {
+        if self.has_session { Leaving::Lost } else { Leaving::Gone }
     }
 
     fn leave(&mut self, why: Leaving, effects: &mut Vec<Effect>) {
@@ -514,6 +515,25 @@ mod tests {
         assert!(client.state.is_kept() && !client.state.is_over());
         assert_eq!(client.due(), Some(20.0));
         assert_eq!(client.at(20.0, Input::Tick), [Effect::Leave(membership(), Leaving::Lost)]);
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn who_is_closed_as_it_hears_nothing_may_come_back_if_it_has_a_session() {
+        for (session, why) in [(true, Leaving::Lost), (false, Leaving::Gone)] {
+            let mut client = Bench::joined(session);
+            let left = Effect::Leave(membership(), why);
+            let effects = client.at(5.0, Input::Letter(Letter::Overflow));
+            assert_eq!(effects, [left, Effect::Close(CloseReason::Unresponsive)]);
+        }
+        // With or without a place that is kept meanwhile.
+        let mut client = Bench::joined(true);
+        client.state.limits.resume = Duration::ZERO;
+        assert_eq!(client.at(5.0, Input::Lost), [Effect::Leave(membership(), Leaving::Lost), Effect::Drop]);
+        let mut client = Bench::joined(true);
+        client.at(5.0, Input::Lost);
+        let effects = client.at(6.0, Input::Letter(Letter::Overflow));
+        assert_eq!(effects, [Effect::Leave(membership(), Leaving::Lost)]);
         assert!(client.state.is_over());
     }
 
