@@ -67,7 +67,9 @@
 //! *After a restart of the server.* For [`restore`](SignalingServerBuilder::restore) (60 s) from its start, the server
 //! believes clients that say `id=N`: it makes the lobby anew if it is not there, of the kind that the first of them joins,
 //! and gives them their ids in it if nobody has them. Only 1 is the host; if the host does not come back in that time,
-//! the lobby goes on without one, and nobody can seal it. Others who join get random ids.
+//! the lobby goes on without one, and nobody can seal it. Others who join get random ids. If a newcomer makes the lobby
+//! first, by `create=true`, it is the host, as of any lobby that it makes: the others still get their ids, but the former
+//! host does not.
 //!
 //! Whoever wants back what it cannot have is closed with [`NotResumed`](super::godot::CloseReason::NotResumed).
 //!

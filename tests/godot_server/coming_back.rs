@@ -206,6 +206,27 @@ async fn lobbies_are_restored_after_a_restart_with_the_ids_that_were() {
 }
 
 #[tokio::test]
+async fn a_newcomer_who_makes_the_lobby_first_locks_nobody_out_but_the_former_host() {
+    let server = usual().await;
+    let mut newcomer = server.client_of("/?create=true").await.join(GENERATION, "lobby").await;
+    assert_eq!(newcomer.id, 1);
+    let member = server.client_of(&claim(2, 7)).await.join(GENERATION, "lobby").await;
+    assert_eq!((member.id, member.peers.as_slice()), (7, [1].as_slice()));
+    newcomer.hears(Message::PeerConnect(7)).await;
+    for taken in [1, 7] {
+        let mut claims = server.client_of(&claim(9, taken)).await;
+        claims.say(&join(GENERATION, "lobby")).await;
+        assert_eq!(claims.closed().await, CloseReason::NotResumed);
+    }
+    // After the window, and where it never opens, a lobby is its maker's.
+    let late = serve(SignalingServer::builder().restore(Duration::ZERO)).await;
+    let _maker = late.client_of("/?create=true").await.join(GENERATION, "lobby").await;
+    let mut claims = late.client_of(&claim(2, 7)).await;
+    claims.say(&join(GENERATION, "lobby")).await;
+    assert_eq!(claims.closed().await, CloseReason::NotResumed);
+}
+
+#[tokio::test]
 async fn a_restart_of_the_server_ends_no_lobby() {
     let first = usual().await;
     let mut host = first.client_of(&session(1)).await.join(GENERATION, "").await;

@@ -143,7 +143,8 @@ impl SignalingServerBuilder {
     }
 
     /// After how long without any frame from a client, answers to pings among them, its connection counts as lost
-    /// (default 25 s: two pings and a half).
+    /// (default 25 s: two pings and a half). If it is the server that did nothing meanwhile, as its machine slept, clients
+    /// have half of it from then on.
     pub fn silence_limit(mut self, limit: Duration) -> Self {
         self.silence_limit = limit;
         self

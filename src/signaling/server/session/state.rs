@@ -128,13 +128,17 @@ pub(in super::super) struct State {
     asked: bool,
     bucket: Bucket,
     paused_until: Option<Instant>,
-    heard: Instant,
+    /// When to take it for lost, if nothing is heard.
+    silent_until: Instant,
     pinged: Instant,
     sealed_until: Option<Instant>,
 }
 
 /// How long the other side has to answer a close frame.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A deadline that is noticed so much later has been slept through.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// How long a connection that cannot be read any more is kept, so that the client may see the close frame.
 const LINGER: Duration = Duration::from_millis(500);
@@ -150,7 +154,7 @@ impl State {
             asked: false,
             bucket: Bucket::new(limits.messages, now),
             paused_until: None,
-            heard: now,
+            silent_until: now + limits.silence,
             pinged: now,
             sealed_until: None,
         }
@@ -195,7 +199,7 @@ impl State {
     /// When to tick.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let link = match self.link {
-            Link::Open => Some((self.heard + self.limits.silence).min(self.pinged + self.limits.ping)),
+            Link::Open => Some(self.silent_until.min(self.pinged + self.limits.ping)),
             Link::Closing { until } => Some(until),
             Link::Gone => None,
         };
@@ -390,6 +394,9 @@ impl State {
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.deadline().is_some_and(|deadline| now.saturating_duration_since(deadline) > LATE) {
+            self.wake_up(now, effects);
+        }
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
@@ -406,7 +413,7 @@ impl State {
             _ => {}
         }
         match self.link {
-            Link::Open if self.heard + self.limits.silence <= now => {
+            Link::Open if self.silent_until <= now => {
                 // It may be that it hears, and only we do not: it is told, and not waited for.
                 effects.push(Effect::Close(CloseReason::Unresponsive));
                 self.lose(now, effects);
@@ -423,9 +430,22 @@ impl State {
         }
     }
 
+    /// It is us who slept, stopped or with too much to do: what the client has said meanwhile may not have been read yet,
+    /// so it is asked, and has a while to answer.
+    fn wake_up(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.link == Link::Open && self.silent_until < now + self.limits.silence / 2 {
+            self.silent_until = now + self.limits.silence / 2;
+            self.pinged = now;
+            effects.push(Effect::Ping);
+        }
+        if let Seat::Outside { until } = &mut self.seat {
+            *until = (*until).max(now + self.limits.join);
+        }
+    }
+
     /// Counts a frame against what the client may send, and pauses if it was the last.
     fn meter(&mut self, now: Instant) {
-        self.heard = now;
+        self.silent_until = now + self.limits.silence;
         let rate = self.limits.messages;
         self.bucket.take(rate, now);
         let wait = self.bucket.wait(rate, now);
@@ -506,6 +526,35 @@ mod tests {
             [Effect::Close(CloseReason::Unresponsive), gone, Effect::Drop]
         );
         assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn when_it_is_the_server_that_slept_clients_have_time_to_answer() {
+        let mut client = Bench::joined(false);
+        assert_eq!(client.at(10.0, Input::Tick), [Effect::Ping]);
+        client.at(10.1, Input::Beat);
+        // Not for a minute is anything looked at.
+        assert_eq!(client.at(70.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.due(), Some(80.0), "the next ping");
+        assert_eq!(client.at(80.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.due(), Some(82.5), "half of the limit");
+        let gone = Effect::Leave(membership(), Leaving::Gone);
+        assert_eq!(
+            client.at(82.5, Input::Tick),
+            [Effect::Close(CloseReason::Unresponsive), gone, Effect::Drop]
+        );
+        // Whoever answers stays, and a second is no sleep.
+        let mut client = Bench::joined(false);
+        assert_eq!(client.at(70.0, Input::Tick), [Effect::Ping]);
+        client.at(71.0, Input::Beat);
+        assert_eq!(client.due(), Some(80.0));
+        assert_eq!(client.at(80.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.at(90.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.at(97.0, Input::Tick).len(), 3, "25 s after the last it said");
+        let mut newcomer = Bench::new(false);
+        assert_eq!(newcomer.at(30.0, Input::Tick), [Effect::Ping]);
+        newcomer.at(30.5, Input::Text("J: lobby\n".into()));
+        assert!(newcomer.state.has_seat(), "what it said before could not be read");
     }
 
     #[test]
