@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 
 use super::SignalingServer;
 use super::admission::{Admission, Arrival};
+use super::households::Households;
 use super::http::Door;
 use super::mailbox::{Bounds, Budget};
 use super::memory::InMemory;
@@ -28,8 +29,10 @@ pub struct SignalingServerBuilder {
     peers: usize,
     lobbies: usize,
     peers_per_lobby: usize,
+    peers_per_address: usize,
     message_bytes: usize,
     messages: (u32, u32),
+    bytes: (u32, u32),
     joins: (u32, u32),
     join_limit: Duration,
     ping_interval: Duration,
@@ -37,6 +40,7 @@ pub struct SignalingServerBuilder {
     write_limit: Duration,
     outbox: (usize, usize),
     outboxes_bytes: usize,
+    http_limit: Duration,
     header_limit: Duration,
     tls_handshake_limit: Duration,
     resume: Duration,
@@ -55,8 +59,10 @@ impl Default for SignalingServerBuilder {
             peers: 4_096,
             lobbies: 1_024,
             peers_per_lobby: 128,
+            peers_per_address: 512,
             message_bytes: 64 * 1024,
             messages: (100, 1_000),
+            bytes: (1024 * 1024, 8 * 1024 * 1024),
             joins: (200, 1_000),
             join_limit: Duration::from_secs(1),
             ping_interval: Duration::from_secs(10),
@@ -64,6 +70,7 @@ impl Default for SignalingServerBuilder {
             write_limit: Duration::from_secs(10),
             outbox: (4_096, 1024 * 1024),
             outboxes_bytes: 256 * 1024 * 1024,
+            http_limit: Duration::from_secs(15),
             header_limit: Duration::from_secs(5),
             tls_handshake_limit: Duration::from_secs(5),
             resume: Duration::from_secs(15),
@@ -104,6 +111,16 @@ impl SignalingServerBuilder {
         self
     }
 
+    /// Clients of one IPv4 address, or one /64 of IPv6, at once (default 512, an eighth of all: a school, or a LAN party,
+    /// is behind one address). Those are counted whose place is kept while they are away; one that comes back counts
+    /// once. One more is closed with [`TooManyPeers`](crate::signaling::godot::CloseReason::TooManyPeers). Behind a proxy,
+    /// all have its address, unless [`trust_forwarded_for`](SignalingServerBuilder::trust_forwarded_for) is on. Not
+    /// limited where the address is not known ([`router`](SignalingServer::router)).
+    pub fn max_peers_per_address(mut self, peers: usize) -> Self {
+        self.peers_per_address = peers;
+        self
+    }
+
     /// The longest message from a client, in bytes (default 64 KiB; a description is 1 to 4 KiB, and some engines put
     /// all candidates into it). A longer one closes the client with
     /// [`TooLarge`](crate::signaling::godot::CloseReason::TooLarge), and is not received first.
@@ -120,8 +137,18 @@ impl SignalingServerBuilder {
         self
     }
 
+    /// Bytes that are read from a connection per second in the long run, and at once (default 1 MiB and 8 MiB: more than
+    /// a newcomer sends to a full lobby). Beyond it the connection is not read for a moment. Unlike
+    /// [`message_rate`](SignalingServerBuilder::message_rate), it counts all that comes, what makes no message yet too. At
+    /// least 1 each. For [`serve`](SignalingServer::serve) and [`serve_tls`](SignalingServer::serve_tls).
+    pub fn byte_rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.bytes = (per_second, burst);
+        self
+    }
+
     /// Connections from one IPv4 address, or one /64 of IPv6, per second in the long run, and at once (default 200 and
-    /// 1,000, for many players behind one address). One more is refused with HTTP 429. At least 1 each. Not limited
+    /// 1,000, for many players behind one address). One more is refused with HTTP 429. Requests for `/healthz` and
+    /// `/metrics` count as well. At least 1 each. Not limited
     /// where the address is not known ([`router`](SignalingServer::router)). 65,536 addresses are remembered; those
     /// beyond share one allowance.
     pub fn join_rate(mut self, per_second: u32, burst: u32) -> Self {
@@ -171,6 +198,14 @@ impl SignalingServerBuilder {
     /// has the memory for). What members say beyond it is dropped and counted.
     pub fn outboxes_bytes(mut self, max_bytes: usize) -> Self {
         self.outboxes_bytes = max_bytes;
+        self
+    }
+
+    /// How long a connection may take in all to become a WebSocket, whatever it asks for before (default 15 s: a TLS
+    /// handshake and a request on the worst of networks); then it is cut. One that asks only for `/healthz` or `/metrics`
+    /// is, too. For [`serve`](SignalingServer::serve) and [`serve_tls`](SignalingServer::serve_tls).
+    pub fn http_limit(mut self, limit: Duration) -> Self {
+        self.http_limit = limit;
         self
     }
 
@@ -279,6 +314,7 @@ impl SignalingServerBuilder {
             admission_limit: self.admission_limit,
             max_message_bytes: self.message_bytes,
             write_limit: self.write_limit,
+            http_limit: self.http_limit,
             header_limit: self.header_limit,
             tls_limit: self.tls_handshake_limit,
             shutdown_limit: self.shutdown_limit,
@@ -290,6 +326,8 @@ impl SignalingServerBuilder {
             budget: Budget::new(self.outboxes_bytes),
             trust_forwarded_for: self.trust_forwarded_for,
             addresses: Mutex::new(Addresses::new(Rate::new(self.joins.0, self.joins.1), Instant::now())),
+            bytes: Rate::new(self.bytes.0, self.bytes.1),
+            households: Households::new(self.peers_per_address),
             max_peers,
             connections: Arc::new(Semaphore::new((max_peers + SPARE).min(Semaphore::MAX_PERMITS))),
             peers: Arc::new(Semaphore::new(max_peers)),

@@ -15,6 +15,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::super::admission::Arrival;
+use super::super::households::Place;
 use super::super::mailbox::{Mailbox, Wanted};
 use super::super::rendezvous::{Counts, JoinRequest, Leaving, SessionSecret};
 use super::super::shared::Shared;
@@ -31,6 +32,8 @@ pub(in super::super) struct Client {
     pub(in super::super) arrival: Option<Arrival>,
     /// One of as many as may be connected.
     pub(in super::super) permit: Option<OwnedSemaphorePermit>,
+    /// One of as many as may be of its address, also while it is away.
+    pub(in super::super) _place: Option<Place>,
 }
 
 /// A connection, and what is done for it.
