@@ -130,11 +130,9 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
             let foreign = [members[0].joined().await.id, members[1].joined().await.id];
             let ours = meshes.each_ref().map(Mesh::id);
             let [aiortc, werift] = &mut members;
+            let (of_aiortc, of_werift) = ([ours[0], ours[1], foreign[1]], [ours[0], ours[1], foreign[0]]);
             let they_are_done = async {
-                tokio::join!(
-                    aiortc.met(&[ours[0], ours[1], foreign[1]]),
-                    werift.met(&[ours[0], ours[1], foreign[0]]),
-                );
+                tokio::join!(aiortc.met(&of_aiortc), werift.met(&of_werift));
             };
             in_time(converse(&mut meshes, &foreign, they_are_done)).await;
             println!("{generation}: every pair after {:?}", began.elapsed());
