@@ -53,7 +53,7 @@ impl Metrics {
         let resumed = counter("resumed", "Clients that got back the place that was kept for them");
         let relays = counter("relays", "Offers, answers and candidates handed on");
         let dropped_relays =
-            counter("dropped_relays", "Those for somebody who was not there, or had too much waiting");
+            counter("dropped_relays", "Those for somebody who was not there, or for whom too much waited");
         let malformed = counter("malformed", "Frames that are no message");
         let lost = counter("lost", "Connections lost without a close frame");
         let received_bytes = counter("received_bytes", "Payload of frames from clients");

@@ -109,7 +109,7 @@ pub struct Membership {
 pub enum Leaving {
     /// It said so, or was closed.
     Gone,
-    /// Its connection was lost, and it did not come back in time. It may yet
+    /// Its connection was lost, and it did not come back in time, or it was closed as it heard nothing. It may yet
     /// ([`restore`](super::SignalingServerBuilder::restore)).
     Lost,
     /// The lobby was sealed a while ago: all others' mailboxes are closed with
