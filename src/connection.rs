@@ -42,6 +42,8 @@ pub use signals::SignalStream;
 
 use crate::error::{ConnectionError, IceServerError};
 use crate::event::Stage;
+#[cfg(feature = "ws")]
+pub(crate) use description::MAX_SDP_BYTES;
 use ice_server::Server;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
