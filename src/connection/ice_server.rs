@@ -120,7 +120,7 @@ impl IceServer {
         let host_and_port = host.to_string();
         let scheme = if relay { "turn" } else { "stun" };
         let query = match &host {
-            // The library leaves out the brackets here, so that nothing would resolve it.
+            // The library leaves out the brackets here.
             Host::Address(SocketAddr::V6(address)) if relay => format!("{}:{}", address.ip(), address.port()),
             _ => host_and_port.clone(),
         };

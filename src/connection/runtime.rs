@@ -23,8 +23,7 @@
 //!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
 //!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
-//!   limit, and the IPv6 address of a TURN server is asked for in a way that nothing resolves. So all are resolved here
-//!   at once, within [`RESOLVE_LIMIT`].
+//!   limit. So all are resolved here at once, within [`RESOLVE_LIMIT`].
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
