@@ -1,15 +1,17 @@
 //! One WebRTC connection to one peer: [`PeerConnection`], Godot's `WebRTCPeerConnection`.
 //!
 //! This is the only room that uses the `webrtc` crate. What that crate does otherwise than one would expect is
-//! worked around here, each in one named place: the transport in `connection/runtime.rs`, the settings in
-//! `connection/setup.rs`, the order of signals in `connection/signals.rs`, the order of a channel's last events in
+//! worked around here, each in one named place: the transport in `connection/runtime.rs`, the silence about ICE servers
+//! in `connection/servers.rs`, the settings in `connection/setup.rs`, the order of signals in `connection/signals.rs`, the order of a channel's last events in
 //! `connection/channel.rs`, its slow or missing ends in [`PeerConnection::close`] and in the drop of its last clone.
 
 mod channel;
 mod config;
 mod description;
+mod ice_server;
 mod negotiation;
 mod runtime;
+mod servers;
 mod setup;
 mod signals;
 
@@ -28,20 +30,25 @@ use webrtc::peer_connection::{
 use webrtc::runtime::{Runtime, TokioRuntime};
 
 pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, Outstanding};
-pub use config::{IceServer, PeerConnectionConfig};
+pub(crate) use config::ASK_LIMIT;
+pub use config::PeerConnectionConfig;
 #[cfg(any(test, fuzzing))]
 pub(crate) use description::RemoteDescription;
 pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES};
 pub use description::{IceCandidate, SdpKind, SessionDescription, Signal};
+pub use ice_server::IceServer;
+pub(crate) use servers::NoRelay;
 pub use signals::SignalStream;
 
-use crate::error::ConnectionError;
+use crate::error::{ConnectionError, IceServerError};
 use crate::event::Stage;
 #[cfg(feature = "ws")]
 pub(crate) use description::MAX_SDP_BYTES;
+use ice_server::Server;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
-use runtime::{ConnectionRuntime, Progress};
+use runtime::{ConnectionRuntime, Progress, Watched};
+use servers::ServerWatch;
 use setup::{Handler, settings, with_ports};
 use signals::SignalQueue;
 
@@ -73,6 +80,7 @@ struct Shared {
     condition: watch::Sender<Condition>,
     signals: Arc<SignalQueue>,
     progress: Arc<Progress>,
+    servers: Arc<ServerWatch>,
     /// Channels that the remote opened in-band.
     refused_channels: AtomicU64,
 }
@@ -105,6 +113,8 @@ pub(crate) struct Condition {
     pub(crate) agreed: Option<Agreed>,
     /// The remote has closed the connection.
     pub(crate) remote_closed: bool,
+    /// It failed as there is no relay, and no other way is allowed.
+    pub(crate) no_relay: Option<NoRelay>,
 }
 
 /// What the two descriptions agreed on.
@@ -148,32 +158,34 @@ impl PeerConnection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError::IceServer`] if a server of the configuration cannot be used, [`ConnectionError::Bind`] if
-    /// no socket could be bound, [`ConnectionError::NoRuntime`] outside a tokio runtime.
+    /// [`ConnectionError::IceServer`] if a server of the configuration cannot be used, [`ConnectionError::NoRelay`] if
+    /// it needs a TURN server and has none, [`ConnectionError::Credentials`] if the callback for servers gave none,
+    /// [`ConnectionError::Bind`] if no socket could be bound, [`ConnectionError::NoRuntime`] outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future makes no connection.
     pub async fn new(config: PeerConnectionConfig) -> Result<PeerConnection, ConnectionError> {
         let tokio = tokio::runtime::Handle::try_current().map_err(|_| ConnectionError::NoRuntime)?;
-        let ice_servers = config.rtc_ice_servers()?;
+        let config = config.ask().await?;
+        let servers = config.servers()?;
         // The library's driver holds its sockets for good once it runs, so the making goes on without whoever waits;
         // a connection that nobody takes is closed by its drop.
-        let making = PeerConnection::make(config, ice_servers, tokio.clone()).in_current_span();
+        let making = PeerConnection::make(config, servers, tokio.clone()).in_current_span();
         // Without an outcome, the runtime shuts down.
         tokio.spawn(making).await.unwrap_or(Err(ConnectionError::Closed))
     }
 
     async fn make(
         config: PeerConnectionConfig,
-        ice_servers: Vec<library::RTCIceServer>,
+        servers: Vec<Server>,
         tokio: tokio::runtime::Handle,
     ) -> Result<PeerConnection, ConnectionError> {
         let mut tries = if config.port_range.is_some() { PORT_TRIES } else { 1 };
         loop {
             let addresses = with_ports(config.addresses(), config.port_range.as_ref())?;
             tries -= 1;
-            match PeerConnection::build(&config, ice_servers.clone(), addresses, tokio.clone()).await {
+            match PeerConnection::build(&config, servers.clone(), addresses, tokio.clone()).await {
                 Err(ConnectionError::Bind(_)) if tries > 0 => {}
                 built => return built,
             }
@@ -182,7 +194,7 @@ impl PeerConnection {
 
     async fn build(
         config: &PeerConnectionConfig,
-        ice_servers: Vec<library::RTCIceServer>,
+        servers: Vec<Server>,
         addresses: Vec<SocketAddr>,
         tokio: tokio::runtime::Handle,
     ) -> Result<PeerConnection, ConnectionError> {
@@ -192,11 +204,13 @@ impl PeerConnection {
             stage: Stage::Signaling,
             agreed: None,
             remote_closed: false,
+            no_relay: None,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
             signals: Arc::default(),
             progress,
+            servers: Arc::new(ServerWatch::new(servers, config.relay_only, !config.asked)),
             refused_channels: AtomicU64::new(0),
         });
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
@@ -207,7 +221,15 @@ impl PeerConnection {
                 shared.set_state(ConnectionState::Failed);
             }
         });
-        let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end));
+        let relayless = Arc::downgrade(&shared);
+        let on_no_relay = Arc::new(move |no_relay| {
+            if let Some(shared) = Weak::upgrade(&relayless) {
+                shared.fail_without_relay(no_relay);
+            }
+        });
+        let watched = Watched { servers: shared.servers.clone(), on_no_relay };
+        let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
+        let ice_servers = shared.servers.servers().iter().map(|server| server.rtc.clone()).collect();
         let policy =
             if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
         let configuration = RTCConfigurationBuilder::default()
@@ -217,9 +239,13 @@ impl PeerConnection {
         let wanted = addresses.len();
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(settings())
+            .with_setting_engine(settings(config.relay_only))
             .with_runtime(runtime.clone() as Arc<dyn Runtime>)
-            .with_handler(Arc::new(Handler(shared.clone(), config.public_addresses.clone())))
+            .with_handler(Arc::new(Handler {
+                shared: shared.clone(),
+                public: config.public_addresses.clone(),
+                relay_only: config.relay_only,
+            }))
             .with_udp_addrs(addresses)
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
             .build()
@@ -245,6 +271,12 @@ impl PeerConnection {
     /// How the connection is.
     pub fn state(&self) -> ConnectionState {
         self.inner.shared.condition.borrow().state
+    }
+
+    /// The STUN and TURN servers that are of no use to this connection, as far as is known now, and why. Empty while
+    /// they are asked, which begins with the negotiation, and ends within 5 s. Each is also logged as a warning, once.
+    pub fn ice_server_errors(&self) -> Vec<IceServerError> {
+        self.inner.shared.servers.errors()
     }
 
     /// Makes the offer and sets it locally; it comes out of [`signals`](PeerConnection::signals).
@@ -298,7 +330,7 @@ impl PeerConnection {
     }
 
     /// Closes the connection and tells the remote, without waiting for what was sent to arrive. Calls after the
-    /// first wait for the same end. Takes 100 ms at the most.
+    /// first wait for the same end. Takes 150 ms at the most.
     ///
     /// A connection that is in a mesh is better removed there: `remove_peer` flushes first.
     ///
@@ -416,8 +448,12 @@ impl Inner {
         if self.closing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let library = self.library.clone();
-        self.runtime.spawn(close(async move { library.close().await }, self.shared.clone()));
+        let (library, shared) = (self.library.clone(), self.shared.clone());
+        let closing = async move {
+            shared.progress.flush_relay().await;
+            library.close().await
+        };
+        self.runtime.spawn(close(closing, self.shared.clone()));
     }
 }
 
@@ -452,6 +488,17 @@ impl Drop for ClosedOnDrop {
 }
 
 impl Shared {
+    fn fail_without_relay(&self, no_relay: NoRelay) {
+        self.condition.send_if_modified(|condition| {
+            let fails = condition.stage <= Stage::Ice && condition.state != ConnectionState::Closed;
+            if fails {
+                condition.no_relay = Some(no_relay);
+                condition.state = ConnectionState::Failed;
+            }
+            fails
+        });
+    }
+
     fn set_state(&self, state: ConnectionState) {
         self.condition.send_if_modified(|condition| {
             let terminal = matches!(condition.state, ConnectionState::Closed)
@@ -494,11 +541,13 @@ mod tests {
             stage: Stage::Channels,
             agreed: None,
             remote_closed: false,
+            no_relay: None,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
             signals: Arc::default(),
             progress: Arc::default(),
+            servers: Arc::new(ServerWatch::new(Vec::new(), false, true)),
             refused_channels: AtomicU64::new(0),
         });
         let closing = tokio::spawn(close(async { panic!("on purpose") }, shared.clone())).await;

@@ -116,6 +116,11 @@ pub enum ConnectionError {
     #[error("relay_only needs a TURN server, and none is configured")]
     NoRelay,
 
+    /// The callback of [`PeerConnectionConfig::ice_servers_from`](crate::PeerConnectionConfig::ice_servers_from) gave
+    /// no servers. Its own reason, or that it took too long.
+    #[error("the ICE servers and their credentials could not be had: {0}")]
+    Credentials(String),
+
     /// A description could not be parsed or applied. It came from the other side: ask there.
     #[error("the description was not accepted: {0}")]
     InvalidDescription(String),
@@ -145,6 +150,87 @@ pub enum ConnectionError {
     /// Something in the WebRTC library failed.
     #[error("the WebRTC library failed: {0}")]
     Library(String),
+}
+
+/// A STUN or TURN server that is of no use to a connection. `Display` is a line for a person, without credentials.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the ICE server {url:?} {problem}")]
+#[non_exhaustive]
+pub struct IceServerError {
+    /// Its URL, as it was given.
+    pub url: String,
+    /// Why.
+    pub problem: IceServerProblem,
+}
+
+/// Why a STUN or TURN server is of no use.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IceServerProblem {
+    /// Its name was not resolved, or not within 3 s.
+    #[error("has a name that could not be resolved: {0}")]
+    Unresolved(String),
+
+    /// It has IPv4 addresses and the connection has none bound, or the other way round.
+    #[error("has no address of a family that is bound here")]
+    NoCommonFamily,
+
+    /// Nothing could be sent to it from here: there is no route, say.
+    #[error("cannot be sent to: {0}")]
+    Unreachable(String),
+
+    /// It has not answered 6 requests, in some 5 s. It may have an answer later.
+    #[error("does not answer")]
+    Unanswered,
+
+    /// It asks for no credentials, which is not supported.
+    #[error("asks for no credentials, which is not supported")]
+    NoCredentialsWanted,
+
+    /// It has answered with an error.
+    #[error("{}", refusal(*code))]
+    Refused {
+        /// The error code (RFC 8489 section 14.8, RFC 8656 section 19).
+        code: u16,
+    },
+
+    /// It has a relay for us, but does not relay to some address of the remote. Others may do.
+    #[error("does not relay to an address of the remote (error {code})")]
+    RefusedRemote {
+        /// The error code.
+        code: u16,
+    },
+}
+
+fn refusal(code: u16) -> String {
+    let what = match code {
+        300 => "wants another server to be asked",
+        400 => "takes our request for a bad one",
+        401 | 431 | 441 => "does not accept the credentials",
+        403 => "forbids it",
+        420 => "does not know an attribute of our request",
+        437 => "has another relay for the same address",
+        438 => "does not accept its own nonce",
+        440 => "has no relay of this address family",
+        442 => "has no relay over UDP",
+        486 => "gives this user no more relays",
+        500 => "has an error of its own",
+        508 => "has no more relays",
+        _ => "refuses",
+    };
+    format!("{what} (error {code})")
+}
+
+impl IceServerProblem {
+    /// Whether asking again with the same credentials is in vain.
+    pub(crate) fn is_final(&self) -> bool {
+        let passing = |code| matches!(code, 437 | 438 | 486 | 500..);
+        match self {
+            IceServerProblem::Refused { code } => !passing(*code),
+            IceServerProblem::NoCommonFamily | IceServerProblem::NoCredentialsWanted => true,
+            _ => false,
+        }
+    }
 }
 
 impl From<io::Error> for ConnectionError {
@@ -216,6 +302,11 @@ pub enum SignalingError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
+    /// No connection could be made with this configuration
+    /// ([`MeshBuilder::connection`](crate::MeshBuilder::connection)). Signalling was not asked.
+    #[error("no connection can be made: {0}")]
+    Connection(#[source] ConnectionError),
+
     /// Signalling failed before it gave us an id.
     #[error("could not join: {0}")]
     Signaling(#[from] SignalingError),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::ConnectionError;
+use crate::error::{ConnectionError, IceServerError};
 use crate::id::PeerId;
 use crate::packet::{Packet, TransferMode};
 
@@ -166,6 +166,11 @@ pub enum PeerFailure {
     /// No connection could be made for it.
     Connection(ConnectionError),
 
+    /// Relays are all that it may use ([`relay_only`](crate::PeerConnectionConfig::relay_only)), and no TURN server has
+    /// given one: each, and why. Comes as soon as that is known, unless it may be otherwise for a later attempt of
+    /// [`join`](crate::MeshBuilder::join): then at the handshake limit.
+    IceServers(Vec<IceServerError>),
+
     /// The task of this peer panicked. A bug, of this crate or of one below it; the other peers go on.
     Panicked,
 }
@@ -184,6 +189,13 @@ impl fmt::Display for PeerFailure {
             }
             PeerFailure::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
             PeerFailure::Connection(error) => write!(f, "no connection could be made: {error}"),
+            PeerFailure::IceServers(errors) => {
+                f.write_str("there is no relay")?;
+                errors
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(n, error)| write!(f, "{} {error}", if n == 0 { ":" } else { ";" }))
+            }
             PeerFailure::Panicked => f.write_str("the peer's task panicked"),
         }
     }

@@ -86,7 +86,8 @@
 //! | peer | supervisor | [`add_peer`](MeshHandle::add_peer), or signalling reports a peer | when the peer has left, failed or panicked; aborted with the supervisor |
 //! | signalling | supervisor | [`join`](MeshBuilder::join) | when the mesh closes, after [`leave`](Signaling::leave); aborted with the supervisor |
 //! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or when its last clone is dropped |
-//! | closing | [`PeerConnection`] | its `close`, or the drop of its last clone | after 100 ms at the most |
+//! | closing | [`PeerConnection`] | its `close`, or the drop of its last clone | after 150 ms at the most |
+//! | asking for ICE servers | who makes the connection | each new connection, with [`ice_servers_from`](PeerConnectionConfig::ice_servers_from) | when the callback is done; aborted after 10 s, or when nobody waits any more |
 //! | a negotiation step | [`PeerConnection`] | `create_offer`, `handle_signal` | as soon as it is done; it waits for no network |
 //! | repeats of a handshake datagram | [`PeerConnection`] | when one is sent | after 500 ms, when the other side answers, or with the connection |
 //!
@@ -127,12 +128,12 @@
 //! are ignored. A peer is trusted with nothing: what it sends is bounded, malformed control frames end that peer, and
 //! no peer is told anything of another. A peer learns the addresses of this machine, unless
 //! [`relay_only`](PeerConnectionConfig::relay_only). Nothing of addresses, descriptions or payloads is logged above
-//! `debug`.
+//! `debug`, but for the URL of an ICE server that is of no use.
 //!
 //! # Logging
 //!
-//! By [`tracing`]: a span `mesh{id}`, and in it `peer{peer}` for each peer. `info` says who comes and goes and why,
-//! `debug` how connections are made, `trace` every decision. The `webrtc` crate below logs by itself, through `log`,
+//! By [`tracing`]: a span `mesh{id}`, and in it `peer{peer}` for each peer. `warn` names an
+//! ICE server that is of no use, once for each connection, `info` says who comes and goes and why, `debug` how connections are made, `trace` every decision. The `webrtc` crate below logs by itself, through `log`,
 //! and names addresses in its warnings and errors; a filter such as `warn,webrtc=off,rtc=off` keeps them out.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -157,7 +158,8 @@ pub use connection::{
     SessionDescription, Signal, SignalStream, UnreliableLifetime,
 };
 pub use error::{
-    AddPeerError, ConnectionError, JoinError, SendError, SignalingError, TrySendError, UnknownPeer,
+    AddPeerError, ConnectionError, IceServerError, IceServerProblem, JoinError, SendError, SignalingError,
+    TrySendError, UnknownPeer,
 };
 pub use event::{DisconnectReason, MeshEvent, PeerFailure, Stage};
 pub use id::{InvalidPeerId, PeerId, Target};

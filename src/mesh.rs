@@ -385,13 +385,15 @@ impl MeshBuilder {
     ///
     /// # Errors
     ///
-    /// [`JoinError::Signaling`] with signalling's reason; [`JoinError::TimedOut`] if it gave no id within the
+    /// [`JoinError::Connection`] if no connection can be made as [`connection`](Self::connection) says; signalling is
+    /// not asked then. [`JoinError::Signaling`] with signalling's reason; [`JoinError::TimedOut`] if it gave no id within the
     /// handshake limit.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the signalling, and makes no mesh.
     pub async fn join(self, mut signaling: impl Signaling) -> Result<Mesh, JoinError> {
+        self.connection.check().map_err(JoinError::Connection)?;
         let limit = self.limits.handshake;
         let joined = tokio::time::timeout(limit, signaling.join()).await;
         let id = joined.map_err(|_| JoinError::TimedOut { limit })??;

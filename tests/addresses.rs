@@ -16,8 +16,8 @@ use futures::StreamExt as _;
 use support::*;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    ConnectionError, IceServer, Mesh, MeshEvent, PeerConnection, PeerConnectionConfig, PeerFailure, Signal,
-    UnreliableLifetime,
+    ConnectionError, IceServer, JoinError, Mesh, MeshEvent, PeerConnection, PeerConnectionConfig,
+    PeerFailure, Signal, UnreliableLifetime,
 };
 
 /// The address and the port of the first candidate that a connection of this configuration offers.
@@ -68,12 +68,8 @@ fn relay_only_without_a_relay_is_refused_with_its_reason() {
         let refused = PeerConnection::new(config().relay_only(true)).await;
         assert_eq!(refused, Err(ConnectionError::NoRelay));
 
-        let hub = Hub::new();
-        let mut one = builder().connection(config().relay_only(true)).join(hub.join()).await.unwrap();
-        let two = builder().join(hub.join()).await.unwrap();
-        let failed = MeshEvent::PeerFailed(id(2), PeerFailure::Connection(ConnectionError::NoRelay));
-        assert_eq!(next(&mut one).await, failed);
-        close_all(vec![one, two]).await;
+        let joined = builder().connection(config().relay_only(true)).join(Hub::new().join()).await;
+        assert_eq!(joined.unwrap_err(), JoinError::Connection(ConnectionError::NoRelay));
     });
 }
 

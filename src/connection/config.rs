@@ -1,13 +1,16 @@
-//! How a connection is made: [`PeerConnectionConfig`] and [`IceServer`].
+//! How a connection is made: [`PeerConnectionConfig`].
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::time::Duration;
 
-use webrtc::peer_connection::RTCIceServer;
+use futures::future::{BoxFuture, FutureExt as _};
+use tokio_util::task::AbortOnDropHandle;
 use webrtc::runtime::Runtime;
 
+use super::ice_server::{IceServer, Server};
 use crate::error::ConnectionError;
 
 /// How a [`PeerConnection`](crate::PeerConnection) is made.
@@ -20,9 +23,18 @@ pub struct PeerConnectionConfig {
     pub(crate) port_range: Option<RangeInclusive<u16>>,
     pub(crate) public_addresses: Vec<IpAddr>,
     pub(crate) ice_servers: Vec<IceServer>,
+    ask: Option<Ask>,
+    /// Some of the servers came from the callback.
+    pub(crate) asked: bool,
     pub(crate) relay_only: bool,
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
 }
+
+/// Gives the ICE servers of one connection.
+type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<IceServer>, String>> + Send + Sync>;
+
+/// How long the callback for ICE servers may take.
+pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(10);
 
 impl PeerConnectionConfig {
     /// The default.
@@ -57,8 +69,34 @@ impl PeerConnectionConfig {
         self
     }
 
+    /// Uses the servers that the callback gives as well. It is called for each new connection, each attempt of
+    /// [`join`](crate::MeshBuilder::join) among them, and may be called for many of them at once: so credentials may be
+    /// short-lived. Default none; a second one takes the place of the first.
+    ///
+    /// It has 10 s. If it fails, takes longer or panics, the connection is not made:
+    /// [`ConnectionError::Credentials`]. In a mesh that was joined, a peer waits for its own servers only, and nobody
+    /// else; if its first connection could not be made, it fails with
+    /// [`PeerFailure::Connection`](crate::PeerFailure::Connection), and a later attempt is followed by the next.
+    ///
+    /// # Cancel safety
+    ///
+    /// It runs as a task, which is aborted when nobody waits for the connection any more.
+    pub fn ice_servers_from<F, Asking, E>(mut self, callback: F) -> Self
+    where
+        F: Fn() -> Asking + Send + Sync + 'static,
+        Asking: Future<Output = Result<Vec<IceServer>, E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.ask = Some(Arc::new(move || {
+            let asking = callback();
+            async move { asking.await.map_err(|error| error.to_string()) }.boxed()
+        }));
+        self
+    }
+
     /// Connects through TURN relays only, so that the remote learns no address of this machine. Default `false`.
-    /// Without a TURN server no connection can be made: [`ConnectionError::NoRelay`].
+    /// Without a TURN server no connection can be made: [`ConnectionError::NoRelay`]. If every TURN server is of no
+    /// use, the peer fails early and says why: [`PeerFailure::IceServers`](crate::PeerFailure::IceServers).
     pub fn relay_only(mut self, relay_only: bool) -> Self {
         self.relay_only = relay_only;
         self
@@ -71,11 +109,42 @@ impl PeerConnectionConfig {
         self
     }
 
-    pub(crate) fn rtc_ice_servers(&self) -> Result<Vec<RTCIceServer>, ConnectionError> {
-        if self.relay_only && !self.ice_servers.iter().any(|server| server.url.starts_with("turn:")) {
+    /// Checks what is known before a connection is made.
+    pub(crate) fn check(&self) -> Result<(), ConnectionError> {
+        match self.servers() {
+            Err(ConnectionError::NoRelay) if self.must_ask() => Ok(()),
+            checked => checked.map(|_| ()),
+        }
+    }
+
+    /// Whether the servers are not all known yet.
+    pub(crate) fn must_ask(&self) -> bool {
+        self.ask.is_some()
+    }
+
+    /// The same with the servers of the callback, if there is one.
+    pub(crate) async fn ask(mut self) -> Result<PeerConnectionConfig, ConnectionError> {
+        let Some(ask) = self.ask.take() else { return Ok(self) };
+        let asking = AbortOnDropHandle::new(tokio::spawn(async move { ask().await }));
+        let failed = |what: String| Err(ConnectionError::Credentials(what));
+        match tokio::time::timeout(ASK_LIMIT, asking).await {
+            Ok(Ok(Ok(servers))) => self.ice_servers.extend(servers),
+            Ok(Ok(Err(error))) => return failed(error),
+            Ok(Err(_)) => return failed("the callback has panicked".to_owned()),
+            Err(_) => {
+                return failed(format!("the callback took longer than {} s", ASK_LIMIT.as_secs()));
+            }
+        }
+        self.asked = true;
+        Ok(self)
+    }
+
+    pub(super) fn servers(&self) -> Result<Vec<Server>, ConnectionError> {
+        let servers: Vec<Server> = self.ice_servers.iter().map(IceServer::check).collect::<Result<_, _>>()?;
+        if self.relay_only && !servers.iter().any(|server| server.relay) {
             return Err(ConnectionError::NoRelay);
         }
-        self.ice_servers.iter().map(IceServer::to_rtc).collect()
+        Ok(servers)
     }
 
     /// The addresses to bind now, with their ports where those are fixed.
@@ -116,76 +185,6 @@ impl fmt::Debug for PeerConnectionConfig {
     }
 }
 
-/// A STUN or TURN server.
-#[derive(Clone, PartialEq, Eq)]
-pub struct IceServer {
-    url: String,
-    username: String,
-    credential: String,
-}
-
-impl IceServer {
-    /// A STUN server, as `stun:host` or `stun:host:port` (RFC 7064).
-    pub fn stun(url: impl Into<String>) -> IceServer {
-        IceServer { url: url.into(), username: String::new(), credential: String::new() }
-    }
-
-    /// A TURN server over UDP, as `turn:host` or `turn:host:port` (RFC 7065), with the long-term credential.
-    pub fn turn(
-        url: impl Into<String>,
-        username: impl Into<String>,
-        credential: impl Into<String>,
-    ) -> IceServer {
-        IceServer { url: url.into(), username: username.into(), credential: credential.into() }
-    }
-
-    /// Checks what the library below would skip in silence or report too late.
-    fn to_rtc(&self) -> Result<RTCIceServer, ConnectionError> {
-        let wrong = |reason: &str| {
-            Err(ConnectionError::IceServer { url: self.url.clone(), reason: reason.to_owned() })
-        };
-        let Some((scheme, rest)) = self.url.split_once(':') else {
-            return wrong("it has no scheme; stun:host:port or turn:host:port is expected");
-        };
-        let (host, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if host.is_empty() {
-            return wrong("it names no host");
-        }
-        match scheme {
-            "stun" if query.is_empty() => {}
-            "stun" => return wrong("a stun: URL has no query"),
-            "turn" if query == "transport=tcp" => {
-                return wrong("TURN over TCP is not supported; use the server's UDP port");
-            }
-            "turn" if !query.is_empty() && query != "transport=udp" => {
-                return wrong("the query is neither transport=udp nor transport=tcp");
-            }
-            "turn" if self.username.is_empty() || self.credential.is_empty() => {
-                return wrong("a TURN server needs a user name and a credential");
-            }
-            "turn" => {}
-            "stuns" | "turns" => return wrong("TLS is not supported; use the server's UDP port"),
-            _ => return wrong("the scheme is neither stun nor turn"),
-        }
-        let server = RTCIceServer {
-            urls: vec![self.url.clone()],
-            username: self.username.clone(),
-            credential: self.credential.clone(),
-        };
-        match rtc::ice::url::Url::parse_url(&self.url) {
-            Ok(_) => Ok(server),
-            Err(error) => wrong(&error.to_string()),
-        }
-    }
-}
-
-impl fmt::Debug for IceServer {
-    /// Without the credentials.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IceServer").field("url", &self.url).finish_non_exhaustive()
-    }
-}
-
 /// The addresses of the interfaces that a remote could reach: not loopback, not link-local.
 fn interface_addresses(wanted: impl Fn(&SocketAddr) -> bool) -> Vec<SocketAddr> {
     let interfaces = rtc::shared::ifaces::ifaces().unwrap_or_else(|error| {
@@ -218,26 +217,6 @@ fn loopback_like(addr: &SocketAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_ice_server_that_would_be_skipped_in_silence_is_refused_by_name() {
-        for (server, reason) in [
-            (IceServer::stun("example.org"), "no scheme"),
-            (IceServer::stun("http://example.org"), "neither stun nor turn"),
-            (IceServer::stun("stun:"), "no host"),
-            (IceServer::stun("stun:host:99999"), ""),
-            (IceServer::turn("turn:host?transport=tcp", "u", "c"), "TURN over TCP"),
-            (IceServer::turn("turns:host", "u", "c"), "TLS"),
-            (IceServer::turn("turn:host", "", ""), "needs a user name"),
-            (IceServer::turn("turn:host?transport=sctp", "u", "c"), "neither transport"),
-        ] {
-            let error = server.to_rtc().unwrap_err();
-            let text = error.to_string();
-            assert!(text.contains(reason) && text.contains(&server.url), "{text}");
-        }
-        IceServer::stun("stun:host:3478").to_rtc().unwrap();
-        IceServer::turn("turn:host:3478?transport=udp", "u", "c").to_rtc().unwrap();
-    }
 
     #[test]
     fn credentials_and_addresses_stay_out_of_debug() {

@@ -1,5 +1,6 @@
 //! The negotiation of one connection: offer, answer and candidates, in whatever order signalling brings them.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
@@ -83,6 +84,27 @@ impl Identity {
         let telling = |line: &&str| line.starts_with(UFRAG) || line.starts_with("a=fingerprint:");
         Identity::Lines(lines.filter(telling).map(str::to_owned).collect())
     }
+}
+
+/// The address of a candidate, or the name in its place.
+fn address_of(candidate: &str) -> Option<&str> {
+    candidate.split_whitespace().nth(4)
+}
+
+/// A description without those candidates that have a name for an address. They are to be ignored (RFC 8839 section
+/// 5.1), as nothing resolves them; the library refuses the whole description for one of them, unless it ends in
+/// `.local`.
+fn without_names(mut description: SessionDescription) -> SessionDescription {
+    let named = |line: &str| {
+        line.strip_prefix("a=candidate:")
+            .and_then(address_of)
+            .is_some_and(|address| address.parse::<IpAddr>().is_err())
+    };
+    if description.sdp.lines().any(named) {
+        tracing::debug!("candidates with names for addresses are left out of a description");
+        description.sdp = description.sdp.split_inclusive('\n').filter(|line| !named(line)).collect();
+    }
+    description
 }
 
 const UFRAG: &str = "a=ice-ufrag:";
@@ -195,6 +217,7 @@ impl Inner {
         negotiation: &mut Negotiation,
         description: SessionDescription,
     ) -> Result<(), ConnectionError> {
+        let description = without_names(description);
         if let Some(what) = lacks(&description) {
             return Err(ConnectionError::InvalidDescription(what.to_owned()));
         }
@@ -261,7 +284,9 @@ impl Inner {
     }
 
     async fn add_candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
-        if candidate.candidate.split_whitespace().nth(4).is_some_and(|address| address.ends_with(".local")) {
+        if address_of(&candidate.candidate)
+            .is_some_and(|address| address.to_ascii_lowercase().ends_with(".local"))
+        {
             // Browsers hide host addresses behind names that only multicast DNS resolves, which is off here. They
             // reach us all the same, and are then known by the address they come from.
             return Ok(());
@@ -322,6 +347,15 @@ mod tests {
         assert_eq!(ours.has_answered(&offer(marked.replace("abcd", "efgh"))), Some(true));
         assert_eq!(ours.has_answered(&offer(OFFER)), Some(false));
         assert_eq!(ours.has_answered(&offer(Mark::new().write(OFFER.to_owned()))), Some(false));
+    }
+
+    #[test]
+    fn candidates_with_names_are_left_out_of_a_description() {
+        let named = "a=candidate:1 1 udp 1 host.example 5 typ host\r\n";
+        let addressed = "a=candidate:2 1 udp 1 ::1 5 typ host\r\n";
+        let bare = "a=candidate:3\n";
+        let kept = without_names(offer(format!("{OFFER}{named}{addressed}{named}{bare}")));
+        assert_eq!(kept, offer(format!("{OFFER}{addressed}{bare}")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with five cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with nine cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -13,6 +13,17 @@
 //! * **The forgotten messages.** The driver takes 256 messages at the most out of SCTP when a datagram arrives, and
 //!   looks for more only at the next datagram: a burst of small messages stands still for up to a second. So whoever
 //!   takes messages asks for more by [`Progress::nudge`], which hands the driver a datagram that means nothing.
+//! * **The slow relay.** What goes through a TURN relay is handed on within the driver, and each hand waits for the
+//!   driver's next turn: a packet for its next timer, up to 400 ms, and so do its acknowledgement and what that lets
+//!   go. So a driver that has done something for a relayed link takes [`RELAY_TURNS`] more turns at once.
+//! * **The lost channel.** When a TURN server answers a repeated ChannelBind with a stale nonce, the library forgets the
+//!   channel and asks for another, which the server refuses; what the server still sends over the first is thrown away,
+//!   and the link is dead. So a ChannelBind never leaves: packets travel in indications, 40 bytes longer.
+//! * **The lost last words.** A driver that closes gives up its relays first, and then has no way for what is still to
+//!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
+//!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
+//! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
+//!   limit. So all are resolved here at once, within [`RESOLVE_LIMIT`].
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
@@ -21,20 +32,35 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::future::{Either, FutureExt as _, Shared, join_all, select};
 use futures::task::AtomicWaker;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
 };
 
+use super::ice_server::Host;
+use super::servers::{NoRelay, ServerWatch};
+
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
 const HURRY: Duration = Duration::from_millis(1);
 const HURRY_FOR: Duration = Duration::from_millis(10);
+
+/// How many turns the driver takes at once for a relayed link: from the socket to SCTP, from there to the relay, from
+/// there to the socket.
+const RELAY_TURNS: u8 = 3;
+
+/// How long the last words to a relayed link may take to the socket: a few turns of the driver.
+const FLUSH_LIMIT: Duration = Duration::from_millis(50);
+
+/// How long the names of all ICE servers together may take to be resolved.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
 
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -52,9 +78,21 @@ pub(super) struct ConnectionRuntime {
     base: Arc<dyn Runtime>,
     progress: Arc<Progress>,
     on_end: OnEnd,
+    watched: Watched,
+    names: Names,
     sockets: AtomicUsize,
     driver_spawned: AtomicBool,
 }
+
+/// The ICE servers, and who is told that there is no relay.
+#[derive(Clone)]
+pub(super) struct Watched {
+    pub(super) servers: Arc<ServerWatch>,
+    pub(super) on_no_relay: Arc<dyn Fn(NoRelay) + Send + Sync>,
+}
+
+/// The addresses of all ICE servers, in their order, found when the first is asked for.
+type Names = Shared<Boxed<'static, Arc<Vec<Result<Vec<SocketAddr>, String>>>>>;
 
 /// Called when the driver has ended, however it did.
 pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
@@ -71,6 +109,14 @@ pub(super) struct Progress {
     /// A datagram that means nothing is to be received, and the socket that is waiting for one.
     nudged: AtomicBool,
     receiver: AtomicWaker,
+    /// The link goes through a TURN relay, as far as what was sent last tells.
+    relayed: AtomicBool,
+    /// Turns that the driver still takes at once.
+    turns: AtomicU8,
+    /// The last turn was one of them, and nothing else came before it.
+    turned: AtomicBool,
+    /// The driver has nothing to do before its next timer.
+    rests: Notify,
     /// The driver has ended.
     pub(super) ended: CancellationToken,
 }
@@ -95,17 +141,68 @@ impl Progress {
         self.open.load(Ordering::Acquire)
     }
 
+    /// Which way the link goes, as its datagrams tell: through a relay in ChannelData or Send indications (RFC 8656
+    /// sections 11.5 and 12.4), else in DTLS records.
+    fn sends(&self, datagram: &[u8]) {
+        match datagram {
+            [0x40..=0x4f, ..] | [0, 0x16, ..] => self.relayed.store(true, Ordering::Release),
+            [CHANGE_CIPHER_SPEC..=63, ..] => self.relayed.store(false, Ordering::Release),
+            _ => {}
+        }
+    }
+
+    /// Waits until what was handed to the library for a relayed link has gone to the socket, [`FLUSH_LIMIT`] at the most.
+    pub(super) async fn flush_relay(&self) {
+        if !self.relayed.load(Ordering::Acquire) {
+            return;
+        }
+        let flushed = async {
+            // The first rest may have begun before.
+            for _ in 0..2 {
+                let rests = self.rests.notified();
+                tokio::pin!(rests);
+                rests.as_mut().enable();
+                self.nudge();
+                rests.await;
+            }
+        };
+        let limit = tokio::time::timeout(FLUSH_LIMIT, flushed);
+        let _ = self.ended.run_until_cancelled(limit).await;
+    }
+
+    /// Whether the driver, which is about to sleep, is to take another turn instead.
+    fn turns_again(&self) -> bool {
+        if !self.relayed.load(Ordering::Acquire) {
+            return false;
+        }
+        let left = match self.turned.swap(false, Ordering::AcqRel) {
+            true => self.turns.load(Ordering::Acquire).saturating_sub(1),
+            // A timer, a datagram or something to send has woken it.
+            false => RELAY_TURNS,
+        };
+        self.turns.store(left, Ordering::Release);
+        left > 0
+    }
+
     fn is_among_us(&self) -> bool {
         self.among_us.load(Ordering::Acquire)
     }
 }
 
 impl ConnectionRuntime {
-    pub(super) fn new(base: Arc<dyn Runtime>, progress: Arc<Progress>, on_end: OnEnd) -> ConnectionRuntime {
+    pub(super) fn new(
+        base: Arc<dyn Runtime>,
+        progress: Arc<Progress>,
+        on_end: OnEnd,
+        watched: Watched,
+    ) -> ConnectionRuntime {
+        let names: Boxed<'static, _> = Box::pin(resolve_all(base.clone(), watched.clone()));
         ConnectionRuntime {
             base,
             progress,
             on_end,
+            names: names.shared(),
+            watched,
             sockets: AtomicUsize::new(0),
             driver_spawned: AtomicBool::new(false),
         }
@@ -132,6 +229,8 @@ impl Runtime for ConnectionRuntime {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         self.sockets.fetch_add(1, Ordering::AcqRel);
+        let local = socket.local_addr()?;
+        self.watched.servers.bound(local);
         let kernel = socket2::SockRef::from(&socket);
         // The kernel grants less than asked for without an error; an error means a platform without the option.
         let _ = kernel.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
@@ -141,6 +240,8 @@ impl Runtime for ConnectionRuntime {
             runtime: self.base.clone(),
             progress: self.progress.clone(),
             handshake: Arc::default(),
+            local,
+            watched: self.watched.clone(),
         }))
     }
 
@@ -153,7 +254,17 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
-        self.base.resolve_host(host)
+        Box::pin(async move {
+            let servers = self.watched.servers.servers();
+            match servers.iter().position(|server| server.query == host) {
+                Some(which) => match self.names.clone().await.get(which) {
+                    Some(Ok(addresses)) => Ok(addresses.clone()),
+                    Some(Err(error)) => Err(io::Error::other(error.clone())),
+                    None => Err(io::ErrorKind::NotFound.into()),
+                },
+                None => self.base.resolve_host(host).await,
+            }
+        })
     }
 
     fn now(&self) -> Instant {
@@ -161,6 +272,14 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+        if self.progress.turns_again() {
+            let (progress, others) = (self.progress.clone(), self.base.yield_now());
+            return Box::pin(async move {
+                others.await;
+                progress.turned.store(true, Ordering::Release);
+            });
+        }
+        self.progress.rests.notify_waiters();
         self.base.sleep(self.hurried(duration))
     }
 
@@ -187,6 +306,28 @@ impl fmt::Debug for ConnectionRuntime {
     }
 }
 
+async fn resolve_all(base: Arc<dyn Runtime>, watched: Watched) -> Arc<Vec<Result<Vec<SocketAddr>, String>>> {
+    let one = async |host: &Host| match host {
+        Host::Address(address) => Ok(vec![*address]),
+        Host::Name(name) => match select(base.resolve_host(name), base.sleep(RESOLVE_LIMIT)).await {
+            Either::Left((Ok(addresses), _)) if addresses.is_empty() => Err("it has no address".to_owned()),
+            Either::Left((found, _)) => found.map_err(|error| error.to_string()),
+            Either::Right(_) => Err(format!("not within {} s", RESOLVE_LIMIT.as_secs())),
+        },
+    };
+    let found = join_all(watched.servers.servers().iter().map(|server| one(&server.host))).await;
+    watched.tell(watched.servers.resolved(&found));
+    Arc::new(found)
+}
+
+impl Watched {
+    fn tell(&self, no_relay: Option<NoRelay>) {
+        if let Some(no_relay) = no_relay {
+            (self.on_no_relay)(no_relay);
+        }
+    }
+}
+
 /// Goes with the driver's future: when it returns, panics, or is dropped with its runtime.
 struct End(Arc<Progress>, OnEnd);
 
@@ -210,12 +351,19 @@ impl ConnectionRuntime {
     }
 }
 
-#[derive(Debug)]
 struct Socket {
     base: Arc<dyn AsyncUdpSocket>,
     runtime: Arc<dyn Runtime>,
     progress: Arc<Progress>,
     handshake: Arc<Mutex<Handshake>>,
+    local: SocketAddr,
+    watched: Watched,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("base", &self.base).finish_non_exhaustive()
+    }
 }
 
 impl AsyncUdpSocket for Socket {
@@ -224,7 +372,18 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        if is_channel_bind(transmit.contents) {
+            return Poll::Ready(Ok(transmit.contents.len()));
+        }
         let sent = self.base.poll_send(cx, transmit);
+        if let Poll::Ready(sent) = &sent {
+            let servers = &self.watched.servers;
+            if !servers.servers().is_empty() {
+                let (to, error) = (transmit.destination, sent.as_ref().err());
+                self.progress.sends(transmit.contents);
+                self.watched.tell(servers.sent(self.local, to, transmit.contents, error));
+            }
+        }
         if !self.progress.is_open()
             && matches!(sent, Poll::Ready(Ok(_)))
             && is_to_be_repeated(transmit.contents, self.progress.is_among_us())
@@ -245,6 +404,16 @@ impl AsyncUdpSocket for Socket {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
         let received = self.base.poll_recv(cx, bufs, meta);
+        if let Poll::Ready(Ok(count)) = received
+            && !self.watched.servers.servers().is_empty()
+        {
+            for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
+                let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
+                datagrams.for_each(|datagram| {
+                    self.watched.tell(self.watched.servers.heard(meta.addr, datagram));
+                });
+            }
+        }
         if !self.progress.is_open()
             && let Poll::Ready(Ok(count)) = received
         {
@@ -364,6 +533,11 @@ fn is_to_be_repeated(datagram: &[u8], among_us: bool) -> bool {
     }
 }
 
+/// A request for a channel (RFC 8656 section 12.1). Nothing else that goes over our sockets begins like this.
+fn is_channel_bind(datagram: &[u8]) -> bool {
+    matches!(datagram, [0, 9, _, _, 0x21, 0x12, 0xa4, 0x42, ..])
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -376,6 +550,40 @@ mod tests {
         let mut datagram = vec![0; 40];
         (datagram[0], datagram[4], datagram[18]) = (kind, epoch, message);
         datagram
+    }
+
+    #[test]
+    fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {
+        let progress = Progress::default();
+        let turns = || {
+            let again = progress.turns_again();
+            if again {
+                progress.turned.store(true, Ordering::Release);
+            }
+            again
+        };
+        assert!(!turns());
+        progress.sends(&[0x40, 1, 0, 0]);
+        for _ in 0..2 {
+            assert!((0..RELAY_TURNS).all(|_| turns()));
+            assert!(!turns(), "a sleep, and then something wakes it");
+        }
+        progress.sends(&INDICATION);
+        assert!(turns(), "a check tells nothing");
+        progress.sends(&record(APPLICATION_DATA, 1, 0));
+        assert!(!turns(), "the link is direct");
+        progress.sends(&[0, 0x16, 0, 0]);
+        assert!(turns());
+    }
+
+    #[test]
+    fn a_request_for_a_channel_is_told_from_everything_else() {
+        let mut request = INDICATION;
+        assert!(!is_channel_bind(&request));
+        request[1] = 9;
+        assert!(is_channel_bind(&request));
+        request[4] = 0;
+        assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
     }
 
     #[test]

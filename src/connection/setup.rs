@@ -32,13 +32,20 @@ const ICE_CHECKS: u16 = u16::MAX;
 /// would wait for its whole default of 1 s. Long enough for a near direct path to show up beside a relay.
 const ICE_PEER_REFLEXIVE_WAIT: Duration = Duration::from_millis(50);
 
+/// With relays alone there is no better pair to wait for; the library would for its default of 2 s.
+const ICE_RELAY_WAIT: Option<Duration> = Some(Duration::ZERO);
+
+/// How often a relay is prolonged. The library does not repeat what a TURN server refuses for a stale nonce, so at its
+/// default of half the relay's lifetime, two such refusals lose the relay, or one does with a late answer before it.
+const TURN_REFRESH_INTERVAL: Duration = Duration::from_secs(20);
+
 /// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
 const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
 /// ICE never gives up by itself; the mesh's limits decide.
 const ICE_FAILED_AFTER: Duration = Duration::ZERO;
 const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
 
-pub(super) fn settings() -> SettingEngine {
+pub(super) fn settings(relay_only: bool) -> SettingEngine {
     SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
@@ -49,6 +56,8 @@ pub(super) fn settings() -> SettingEngine {
         .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
+        .with_relay_acceptance_min_wait(if relay_only { ICE_RELAY_WAIT } else { None })
+        .with_turn_allocation_refresh_interval_cap(TURN_REFRESH_INTERVAL)
         .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
         .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
         .build()
@@ -97,8 +106,29 @@ fn announced(candidate: &str, public: &[IpAddr]) -> String {
     fields.join(" ")
 }
 
+/// The candidate of a relay without the address that asked for it, which the library puts beside it (as browsers do:
+/// RFC 8828 section 5.2).
+fn anonymous(candidate: &str) -> String {
+    let mut fields: Vec<&str> = candidate.split(' ').collect();
+    let unspecified =
+        if fields.get(4).is_some_and(|address| address.contains(':')) { "::" } else { "0.0.0.0" };
+    for (name, value) in [("raddr", unspecified), ("rport", "0")] {
+        if let Some(at) = fields.iter().skip(8).position(|field| *field == name)
+            && let Some(field) = fields.get_mut(8 + at + 1)
+        {
+            *field = value;
+        }
+    }
+    fields.join(" ")
+}
+
 /// The library's callbacks. They run on its driver, so none of them waits.
-pub(super) struct Handler(pub(super) Arc<Shared>, pub(super) Vec<IpAddr>);
+pub(super) struct Handler {
+    pub(super) shared: Arc<Shared>,
+    /// Addresses that are announced instead of the interfaces' own.
+    pub(super) public: Vec<IpAddr>,
+    pub(super) relay_only: bool,
+}
 
 #[async_trait::async_trait]
 impl PeerConnectionEventHandler for Handler {
@@ -108,15 +138,22 @@ impl PeerConnectionEventHandler for Handler {
         if candidate.trim_start_matches("candidate:").is_empty() {
             return;
         }
-        let candidate = announced(&candidate, &self.1);
+        let mut candidate = announced(&candidate, &self.public);
+        if self.relay_only {
+            candidate = anonymous(&candidate);
+        }
         // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
-        self.0.signals.candidate(IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 });
+        self.shared.signals.candidate(IceCandidate {
+            candidate,
+            sdp_mid: "0".to_owned(),
+            sdp_mline_index: 0,
+        });
     }
 
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
         tracing::debug!(?state, "ICE");
         if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
-            self.0.condition.send_if_modified(|condition| {
+            self.shared.condition.send_if_modified(|condition| {
                 let later = condition.stage < Stage::Dtls;
                 condition.stage = condition.stage.max(Stage::Dtls);
                 later
@@ -127,14 +164,14 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
         tracing::debug!(?state, "connection");
         match state {
-            RTCPeerConnectionState::Connecting => self.0.set_state(ConnectionState::Connecting),
-            RTCPeerConnectionState::Connected => self.0.set_state(ConnectionState::Connected),
-            RTCPeerConnectionState::Disconnected => self.0.set_state(ConnectionState::Disconnected),
-            RTCPeerConnectionState::Failed => self.0.set_state(ConnectionState::Failed),
+            RTCPeerConnectionState::Connecting => self.shared.set_state(ConnectionState::Connecting),
+            RTCPeerConnectionState::Connected => self.shared.set_state(ConnectionState::Connected),
+            RTCPeerConnectionState::Disconnected => self.shared.set_state(ConnectionState::Disconnected),
+            RTCPeerConnectionState::Failed => self.shared.set_state(ConnectionState::Failed),
             // Reported when the remote goes first, too; that is not our `Closed`.
             RTCPeerConnectionState::Closed => {
-                self.0.condition.send_modify(|condition| condition.remote_closed = true);
-                self.0.set_state(ConnectionState::Failed);
+                self.shared.condition.send_modify(|condition| condition.remote_closed = true);
+                self.shared.set_state(ConnectionState::Failed);
             }
             _ => {}
         }
@@ -142,8 +179,25 @@ impl PeerConnectionEventHandler for Handler {
 
     /// The mesh's channels are agreed on beforehand; whatever else the remote opens is closed.
     async fn on_data_channel(&self, channel: Arc<dyn DataChannel>) {
-        self.0.refused_channels.fetch_add(1, Ordering::Relaxed);
+        self.shared.refused_channels.fetch_add(1, Ordering::Relaxed);
         tracing::debug!("a channel that the remote opened in-band is closed");
         let _ = channel.close().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_that_asked_for_a_relay_is_left_out() {
+        let relay = "candidate:1 1 udp 16777215 192.0.2.1 49152 typ relay raddr 10.0.0.1 rport 5000 ufrag ab";
+        let told = "candidate:1 1 udp 16777215 192.0.2.1 49152 typ relay raddr 0.0.0.0 rport 0 ufrag ab";
+        assert_eq!(anonymous(relay), told);
+        let relay = "candidate:1 1 udp 1 2001:db8::1 49152 typ relay raddr fd00::1 rport 5000";
+        assert_eq!(anonymous(relay), "candidate:1 1 udp 1 2001:db8::1 49152 typ relay raddr :: rport 0");
+        for other in ["", "candidate:1 1 udp 1 192.0.2.1 49152 typ relay", "a b c d e f g h raddr"] {
+            assert_eq!(anonymous(other), other);
+        }
     }
 }

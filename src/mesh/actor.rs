@@ -236,6 +236,10 @@ impl Supervisor {
             Effect::End(life, peer, Exit::Failed(failure)) => {
                 match &failure {
                     // It may name a host or an address.
+                    PeerFailure::IceServers(_) => {
+                        tracing::info!(%peer, "failed: there is no relay");
+                        tracing::debug!(%peer, %failure);
+                    }
                     PeerFailure::Connection(error) => {
                         tracing::info!(%peer, "failed: no connection could be made");
                         tracing::debug!(%peer, %error);

@@ -11,6 +11,9 @@
 //! waits there while the owner has not read of its former lives, while its former life says goodbye, and between one
 //! offer of it and the next. What we made ourselves, which is bounded, goes before what signalling brings.
 //!
+//! If the ICE servers are asked for anew for each connection, that is done aside, and the peer waits for it as for
+//! everything else; its retries wait as long.
+//!
 //! Candidates of a former attempt that name their ICE session (`ufrag`, RFC 8839 section 5.1) are recognised and
 //! ignored by the connection. Those that do not are handed on; they cost a few checks that fail.
 
@@ -25,8 +28,8 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 use super::handle::MeshHandle;
 use super::meeting::{SealRequest, SignalingStatus};
 use crate::connection::{
-    ConnectionState, NotOpened, PeerConnection, PeerConnectionConfig, SdpKind, SessionDescription, Signal,
-    UnreliableLifetime,
+    ASK_LIMIT, ConnectionState, NotOpened, PeerConnection, PeerConnectionConfig, SdpKind, SessionDescription,
+    Signal, UnreliableLifetime,
 };
 use crate::error::{AddPeerError, ConnectionError, SignalingError};
 use crate::event::{MeshEvent, PeerFailure};
@@ -65,9 +68,17 @@ enum News {
     Signal(Signal),
     /// The connection failed or was closed.
     Ended,
+    /// How the peer's next connection is made.
+    Configured(Result<PeerConnectionConfig, ConnectionError>),
 }
 
 type Source = BoxStream<'static, (PeerId, u64, News)>;
+
+/// How the next connection to a peer is made, if the ICE servers are asked for each time.
+enum Configuring {
+    Asking,
+    Asked(Result<PeerConnectionConfig, ConnectionError>),
+}
 
 /// What became of a peer that was to be connected.
 enum Outcome {
@@ -93,6 +104,8 @@ struct Driver<S> {
     plan: Plan,
     links: HashMap<PeerId, Link>,
     waiting: WaitingRoom,
+    /// The peers that wait or are linked, while their next connection is configured.
+    configuring: HashMap<PeerId, Configuring>,
     /// Those that were reported as failed since they joined, as no connection could be made for them.
     reported: HashSet<PeerId>,
     news: SelectAll<Source>,
@@ -152,6 +165,7 @@ pub(super) async fn run(
         plan,
         links: HashMap::new(),
         waiting: WaitingRoom::default(),
+        configuring: HashMap::new(),
         reported: HashSet::new(),
         news: SelectAll::new(),
         attempts: 0,
@@ -230,6 +244,7 @@ impl<S: Signaling> Driver<S> {
                 self.forget_if_gone(peer);
                 self.reported.remove(&peer);
                 self.waiting.remove(peer);
+                self.configuring.remove(&peer);
                 if self.is_connecting(peer) {
                     match self.links.get_mut(&peer) {
                         // It is on the way, and knows better than signalling; but it is not asked again.
@@ -337,6 +352,10 @@ impl<S: Signaling> Driver<S> {
             if !self.mesh.shared.inbox.admits(peer) && !self.mesh.refuse_new_connections() {
                 continue;
             }
+            if !self.is_configured(peer) {
+                self.waiting.look_at(peer, Instant::now() + ASK_LIMIT + GOODBYE_SLACK);
+                continue;
+            }
             let Some(waiting) = self.waiting.remove(peer) else { continue };
             self.forget_if_gone(peer);
             let outcome = if self.links.contains_key(&peer) {
@@ -367,7 +386,7 @@ impl<S: Signaling> Driver<S> {
         if self.mesh.shared.registry().contains_key(&peer) {
             return Outcome::Blocked;
         }
-        let added = match PeerConnection::new(self.plan.connection.clone()).await {
+        let added = match self.make(peer).await {
             Ok(connection) => {
                 let lifetime = self.plan.unreliable_lifetime;
                 let adding = self.mesh.add(connection.clone(), peer, lifetime, true);
@@ -393,6 +412,49 @@ impl<S: Signaling> Driver<S> {
                 Outcome::Failed
             }
         }
+    }
+
+    /// Whether a connection to the peer can be made at once. If not, its ICE servers are asked for, and it is looked at
+    /// again when they are known.
+    fn is_configured(&mut self, peer: PeerId) -> bool {
+        if !self.plan.connection.must_ask() {
+            return true;
+        }
+        match self.configuring.get(&peer) {
+            Some(Configuring::Asked(_)) => true,
+            Some(Configuring::Asking) => false,
+            None => {
+                self.configuring.insert(peer, Configuring::Asking);
+                let asking = self.plan.connection.clone().ask();
+                let asked = async move { (peer, 0, News::Configured(asking.await)) };
+                self.news.push(futures::stream::once(asked).boxed());
+                false
+            }
+        }
+    }
+
+    fn configured(&mut self, peer: PeerId, config: Result<PeerConnectionConfig, ConnectionError>) {
+        // Else it was asked for twice, as it has left and come back.
+        if !matches!(self.configuring.get(&peer), Some(Configuring::Asking)) {
+            return;
+        }
+        self.configuring.insert(peer, Configuring::Asked(config));
+        let now = Instant::now();
+        if self.waiting.get(peer).is_some() {
+            self.waiting.look_at(peer, now);
+        } else if let Some(next) = self.links.get_mut(&peer).and_then(|link| link.next.as_mut()) {
+            *next = now;
+        } else {
+            self.configuring.remove(&peer);
+        }
+    }
+
+    async fn make(&mut self, peer: PeerId) -> Result<PeerConnection, ConnectionError> {
+        let config = match self.configuring.remove(&peer) {
+            Some(Configuring::Asked(config)) => config?,
+            _ => self.plan.connection.clone(),
+        };
+        PeerConnection::new(config).await
     }
 
     /// Tells the owner, once for a `PeerJoined` and the offers after it.
@@ -447,7 +509,7 @@ impl<S: Signaling> Driver<S> {
 
     /// Gives a peer that is connecting a fresh connection.
     async fn renew(&mut self, peer: PeerId, life: Life) -> Renewal {
-        let connection = match PeerConnection::new(self.plan.connection.clone()).await {
+        let connection = match self.make(peer).await {
             Ok(connection) => connection,
             Err(error) => {
                 tracing::debug!(%peer, %error, "no fresh connection could be made");
@@ -535,6 +597,7 @@ impl<S: Signaling> Driver<S> {
                 }
             }
             News::Ended => {}
+            News::Configured(config) => self.configured(peer, config),
         }
     }
 
@@ -545,9 +608,16 @@ impl<S: Signaling> Driver<S> {
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
         for peer in peers {
             if self.is_connecting(peer) && self.can_retry(peer) && self.standing != Standing::Gone {
-                self.retry(peer).await;
+                if self.is_configured(peer) {
+                    self.retry(peer).await;
+                } else if let Some(link) = self.links.get_mut(&peer) {
+                    link.next = Some(now + ASK_LIMIT + GOODBYE_SLACK);
+                }
             } else if let Some(link) = self.links.get_mut(&peer) {
                 link.next = None;
+                if self.waiting.get(peer).is_none() {
+                    self.configuring.remove(&peer);
+                }
             }
             self.forget_if_gone(peer);
         }

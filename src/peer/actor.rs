@@ -82,7 +82,7 @@ impl Drop for ClosedOnDrop {
 /// How long the end waits for what is to be said on the control channel to be handed to SCTP.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
-/// Closing takes 100 ms at the most; should it ever take longer, it goes on without us.
+/// Closing takes 150 ms at the most; should it ever take longer, it goes on without us.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 
 impl Task {

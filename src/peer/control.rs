@@ -12,6 +12,7 @@
 //! | 4 | [`GoodbyeAck`](Frame::GoodbyeAck) | received u64 |
 //! | 5 | [`Probe`](Frame::Probe) | number u64 |
 //! | 6 | [`Echo`](Frame::Echo) | number u64, received u64 |
+//! | 7 | [`Closing`](Frame::Closing) | |
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
@@ -58,6 +59,8 @@ pub(crate) enum Frame {
         /// Reliable packets received.
         received: u64,
     },
+    /// The sender has its acknowledgement and closes. Through a TURN relay the close itself is not heard.
+    Closing,
 }
 
 /// What a packet counts for in credits and queue bounds: its bytes, and what holding it costs beside them. So a
@@ -110,6 +113,7 @@ impl Frame {
                 out.put_u64(number);
                 out.put_u64(received);
             }
+            Frame::Closing => out.put_u8(7),
         }
         out.freeze()
     }
@@ -132,6 +136,7 @@ impl Frame {
             4 => Frame::GoodbyeAck { received: fields.try_get_u64()? },
             5 => Frame::Probe { number: fields.try_get_u64()? },
             6 => Frame::Echo { number: fields.try_get_u64()?, received: fields.try_get_u64()? },
+            7 => Frame::Closing,
             _ => return Ok(None),
         }))
     }
@@ -155,6 +160,7 @@ mod tests {
             any::<u64>().prop_map(|received| Frame::GoodbyeAck { received }),
             any::<u64>().prop_map(|number| Frame::Probe { number }),
             (any::<u64>(), any::<u64>()).prop_map(|(number, received)| Frame::Echo { number, received }),
+            Just(Frame::Closing),
         ]
     }
 

@@ -11,7 +11,8 @@
 //!                                  (drain, goodbye, wait for the acknowledgement)
 //! ```
 //!
-//! The remote's goodbye is acknowledged when all that it counted has arrived; then it closes, and that is the end.
+//! The remote's goodbye is acknowledged when all that it counted has arrived; then it says that it
+//! closes, and closes, and either is the end.
 
 use tokio::time::{Duration, Instant};
 
@@ -19,6 +20,7 @@ use super::channels::{CONTROL, Happening};
 use super::control::Frame;
 use super::{Exit, Farewell, Limits};
 use crate::connection::{CONTROL_VERSION, Condition, ConnectionState};
+use crate::error::IceServerError;
 use crate::event::{DisconnectReason, PeerFailure, Stage};
 
 /// What a peer's task tells its state.
@@ -81,6 +83,8 @@ pub(crate) struct State {
     added: Instant,
     phase: Phase,
     condition: Condition,
+    /// Why the last attempt that got so far had no relay, and no other way.
+    no_relay: Vec<IceServerError>,
     open: [bool; 4],
     said_hello: bool,
     /// The remote's hello: its first credit.
@@ -135,6 +139,7 @@ impl State {
             added: now,
             phase: Phase::Connecting,
             condition,
+            no_relay: Vec::new(),
             open: [false; 4],
             said_hello: false,
             heard_hello: None,
@@ -195,6 +200,17 @@ impl State {
     ) {
         let remote_closed = condition.remote_closed;
         self.condition = condition;
+        if self.condition.stage > Stage::Ice {
+            self.no_relay.clear();
+        }
+        if let (Some(no_relay), Phase::Connecting) = (&self.condition.no_relay, &self.phase) {
+            self.no_relay.clone_from(&no_relay.errors);
+            // A fresh connection has other credentials, or a server that answers.
+            if no_relay.is_final || !self.limits.renewable {
+                self.end(Exit::Failed(PeerFailure::IceServers(self.no_relay.clone())), effects);
+            }
+            return;
+        }
         match (self.condition.state, &self.phase) {
             (ConnectionState::Failed, Phase::Connecting) if remote_closed => {
                 self.remote_closed(tally, effects)
@@ -303,7 +319,13 @@ impl State {
             Frame::GoodbyeAck { received } => {
                 self.confirm(received, tally);
                 if matches!(self.phase, Phase::Leaving { .. }) && !self.owes_ack {
+                    effects.push(Effect::Say(Frame::Closing));
                     self.left(tally, effects);
+                }
+            }
+            Frame::Closing => {
+                if matches!(self.phase, Phase::Dismissed { .. }) {
+                    self.dismissed(tally, effects);
                 }
             }
             Frame::Probe { number } => {
@@ -400,7 +422,12 @@ impl State {
         }
         match &self.phase {
             Phase::Connecting => {
-                let failure = PeerFailure::TimedOut { stage: self.condition.stage, after: now - self.added };
+                let failure = match std::mem::take(&mut self.no_relay) {
+                    errors if errors.is_empty() => {
+                        PeerFailure::TimedOut { stage: self.condition.stage, after: now - self.added }
+                    }
+                    errors => PeerFailure::IceServers(errors),
+                };
                 self.end(Exit::Failed(failure), effects);
             }
             Phase::Connected => self.send_probe(now, effects),

@@ -3,7 +3,7 @@
 use Farewell::{LocalClose, Removed, Replaced};
 
 use super::*;
-use crate::connection::Agreed;
+use crate::connection::{Agreed, NoRelay};
 use crate::peer::control::FrameError;
 
 #[path = "state_tests/any_input.rs"]
@@ -97,6 +97,30 @@ fn a_renewable_peer_does_not_fail_before_the_limit() {
     assert_eq!(peer.is(ConnectionState::Connecting), nothing());
     let failure = PeerFailure::TimedOut { stage: Stage::Ice, after: LIMITS.handshake };
     assert_eq!(peer.after(LIMITS.handshake), [failed(failure)]);
+}
+
+#[test]
+fn without_a_relay_a_peer_fails_early_unless_a_fresh_connection_may_have_one() {
+    let problem = crate::error::IceServerProblem::Unanswered;
+    let errors = vec![IceServerError { url: "turn:192.0.2.1".to_owned(), problem }];
+    let failure = failed(PeerFailure::IceServers(errors.clone()));
+    for (renewable, is_final) in [(false, false), (false, true), (true, true)] {
+        let mut peer = Subject::new(Limits { renewable, ..LIMITS }, OURS);
+        peer.condition.no_relay = Some(NoRelay { errors: errors.clone(), is_final });
+        assert_eq!(peer.is(ConnectionState::Failed), std::slice::from_ref(&failure));
+    }
+    for reached in [false, true] {
+        let mut peer = Subject::new(Limits { renewable: true, ..LIMITS }, OURS);
+        peer.condition.no_relay = Some(NoRelay { errors: errors.clone(), is_final: false });
+        assert_eq!(peer.is(ConnectionState::Failed), nothing());
+        peer.handles(Input::Renewed);
+        peer.condition.no_relay = None;
+        peer.condition.stage = if reached { Stage::Dtls } else { Stage::Signaling };
+        assert_eq!(peer.is(ConnectionState::Connecting), nothing());
+        let timed_out = PeerFailure::TimedOut { stage: Stage::Dtls, after: LIMITS.handshake };
+        let failure = if reached { failed(timed_out) } else { failure.clone() };
+        assert_eq!(peer.after(LIMITS.handshake), [failure]);
+    }
 }
 
 #[test]
@@ -244,7 +268,7 @@ fn a_peer_that_leaves_drains_says_goodbye_and_waits_for_the_acknowledgement() {
         assert_eq!(peer.leaves(farewell), [Effect::Drain]);
         peer.tally = Tally { sent: 5, received: 0, waiting: 0 };
         assert_eq!(peer.happens(Happening::Drained), [Effect::Say(Frame::Goodbye { sent: 5, received: 0 })]);
-        assert_eq!(peer.hears(ack(5)), [gone(reason)]);
+        assert_eq!(peer.hears(ack(5)), [Effect::Say(Frame::Closing), gone(reason)]);
     }
 }
 
@@ -365,6 +389,16 @@ fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
 }
 
 #[test]
+fn a_remote_that_says_that_it_closes_is_gone_if_it_has_said_goodbye() {
+    let mut peer = connected();
+    assert_eq!(peer.hears(Frame::Closing), nothing());
+    peer.hears(Frame::Goodbye { sent: 0, received: 0 });
+    assert_eq!(peer.hears(Frame::Closing), nothing(), "it has no acknowledgement yet");
+    peer.happens(Happening::Received);
+    assert_eq!(peer.hears(Frame::Closing), [gone(DisconnectReason::RemoteClose)]);
+}
+
+#[test]
 fn a_remote_that_says_goodbye_and_does_not_close_is_gone_after_the_farewell() {
     let mut peer = connected();
     peer.hears(Frame::Goodbye { sent: 0, received: 0 });
@@ -388,7 +422,7 @@ fn both_leave_at_once_and_the_acknowledgement_comes_after_all_has_arrived() {
     peer.happens(Happening::Drained);
     assert_eq!(peer.hears(Frame::Goodbye { sent: 0, received: 0 }), [Effect::AwaitReceived(0)]);
     assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(0))]);
-    assert_eq!(peer.hears(ack(0)), [gone(DisconnectReason::Removed)]);
+    assert_eq!(peer.hears(ack(0)), [Effect::Say(Frame::Closing), gone(DisconnectReason::Removed)]);
 }
 
 /// What is said in the same breath as the end is not heard: the connection closes.
@@ -498,6 +532,7 @@ impl Subject {
             stage: Stage::Ice,
             agreed: Some(agreed),
             remote_closed: false,
+            no_relay: None,
         };
         let now = Instant::now();
         let state = State::new(limits, condition.clone(), now);

@@ -9,6 +9,7 @@
 
 pub(crate) mod bare;
 pub(crate) mod sim;
+pub(crate) mod turn;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};

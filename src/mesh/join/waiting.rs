@@ -9,8 +9,8 @@ use crate::id::PeerId;
 
 /// Who waits, and with what.
 ///
-/// A peer waits while the owner has not read of its former lives, while its former life says goodbye, or as its offer
-/// came too soon after the one before. There is one entry for each peer: its last `PeerJoined`, or its last offer and
+/// A peer waits while the owner has not read of its former lives, while its former life says goodbye, as its offer
+/// came too soon after the one before, or while the ICE servers for it are asked for. There is one entry for each peer: its last `PeerJoined`, or its last offer and
 /// what came after it. At the most [`MAX_WAITING`] peers wait; one more is not connected, which is logged.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
@@ -73,6 +73,13 @@ impl WaitingRoom {
             waiting.signals.push(signal);
         }
         None
+    }
+
+    /// Looks at a peer that waits at another time.
+    pub(super) fn look_at(&mut self, peer: PeerId, time: Instant) {
+        if let Some(waiting) = self.peers.get_mut(&peer) {
+            waiting.not_before = time;
+        }
     }
 
     /// Whose time has come.

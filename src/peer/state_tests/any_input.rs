@@ -96,6 +96,7 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         2 => number().prop_map(|received| Frame::GoodbyeAck { received }),
         1 => number().prop_map(|number| Frame::Probe { number }),
         1 => (number(), number()).prop_map(|(number, received)| Frame::Echo { number, received }),
+        1 => Just(Frame::Closing),
     ]
 }
 
@@ -170,7 +171,9 @@ impl Course {
         let happening = match heard {
             Heard::Condition(state, stage, remote_closed) => {
                 let agreed = self.peer.condition.agreed;
-                return Some(Input::Condition(Condition { state, stage, agreed, remote_closed }));
+                let failed = state == ConnectionState::Failed && stage <= Stage::Ice;
+                let no_relay = failed.then(|| NoRelay { errors: Vec::new(), is_final: remote_closed });
+                return Some(Input::Condition(Condition { state, stage, agreed, remote_closed, no_relay }));
             }
             Heard::Open(channel) => Happening::Open(channel),
             Heard::Closed(channel) => Happening::Closed(channel),
