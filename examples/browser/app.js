@@ -35,7 +35,7 @@ const LINKS_EVERY = 3_000;
 /** What somebody said of its links counts for so long; a failed link of ours is shown for so long. */
 const REPORT_LIFE = 10_000;
 const FAILED_SHOWN = 30_000;
-const INK_LIFE = 4_000;
+const INK_LIFE = 6_000;
 const IDLE = 5_000;
 
 /** Points of ink that are kept of each; lines of the chat. */
@@ -62,6 +62,8 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 /** @type {Mesh | undefined} */
 let mesh;
+/** The same, while the server is there. @type {Mesh | undefined} */
+let joined;
 /** The others that we are connected with. @type {Map<number, Person>} */
 const people = new Map();
 /** What each said of its links. @type {Map<number, {at: number, ties: Map<number, Tie>}>} */
@@ -80,8 +82,29 @@ const me = {
 
 let restarts = 0;
 
+/** Asks the server until it answers, and joins. Whom we are connected with until then stays. */
+async function start() {
+  try {
+    const answer = await fetch('config.json');
+    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+    join(await answer.json());
+  } catch (error) {
+    if (!mesh) status('over', 'The server does not answer', String(error));
+    startLater();
+  }
+}
+
+/** Not everyone at once, and not without a pause. */
+function startLater() {
+  restarts += 1;
+  setTimeout(start, Math.min(500 * 2 ** restarts, 15_000) * (0.5 + Math.random() / 2));
+}
+
 /** @param {{lobby: string, iceServers: RTCIceServer[]}} config */
 function join({ lobby, iceServers }) {
+  const former = mesh;
+  mesh = undefined;
+  former?.close();
   const mine = (mesh = new Mesh({ url: 'signaling', lobby, iceServers }));
   // For whoever tries things out in the console.
   Object.assign(window, { mesh: mine });
@@ -91,6 +114,7 @@ function join({ lobby, iceServers }) {
   const on = (name, handler) => mine.addEventListener(name, (event) => handler(/** @type {CustomEvent} */ (event).detail));
   on('open', () => {
     restarts = 0;
+    joined = mine;
     showStatus();
   });
   on('peerconnected', ({ peer }) => {
@@ -104,6 +128,8 @@ function join({ lobby, iceServers }) {
     person?.cursor.remove();
     people.delete(peer);
     reports.delete(peer);
+    // Of one whose mesh we have left ourselves, as its lobby is over, nothing is said.
+    if (mesh !== mine) return;
     if (person?.name) note(`${person.name} is gone: ${reason}`);
     showStatus();
   });
@@ -113,14 +139,19 @@ function join({ lobby, iceServers }) {
   });
   on('peerstate', linksChanged);
   on('packet', ({ from, mode, data }) => heard(from, mode, data));
-  on('signalinglost', ({ reason }) => status('lost', 'No server now; whoever is here stays', reason));
-  on('signalingrestored', showStatus);
+  on('signalinglost', ({ reason }) => {
+    joined = undefined;
+    status('lost', 'No server now; whoever is here stays', reason);
+  });
+  on('signalingrestored', () => {
+    joined = mine;
+    showStatus();
+  });
   on('sealed', () => note('The lobby is sealed: nobody else comes in.'));
   on('error', ({ reason }) => {
-    status('over', 'Joining anew…', reason);
-    mine.close();
-    restarts += 1;
-    setTimeout(() => join({ lobby, iceServers }), Math.min(500 * 2 ** restarts, 15_000) * (0.5 + Math.random() / 2));
+    joined = undefined;
+    status('over', 'The lobby is over; whoever is here stays', reason);
+    startLater();
   });
 }
 
@@ -328,21 +359,23 @@ function drawInk(now, width, height) {
   if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
-  [pen.lineCap, pen.lineJoin] = ['round', 'round'];
   for (const { ink, color } of [...people.values(), me]) {
     while (ink.length > 0 && now - ink[0].at > INK_LIFE) ink.shift();
     pen.strokeStyle = color;
-    for (let at = 0; at < ink.length; at += 1) {
-      const [last, point] = [ink[at - 1] ?? ink[at], ink[at]];
-      const from = point.begins ? point : last;
+    // A curve through the middles between points, a piece for each point: each fades by itself, and no two overlap.
+    ink.forEach((point, at) => {
+      const before = point.begins ? point : (ink[at - 1] ?? point);
+      const after = ink[at + 1]?.begins === false ? ink[at + 1] : point;
+      const middle = (/** @type {{x: number, y: number}} */ one) => /** @type {const} */ ([((one.x + point.x) / 2) * width, ((one.y + point.y) / 2) * height]);
       const left = Math.max(1 - (now - point.at) / INK_LIFE, 0);
-      pen.globalAlpha = Math.min(1, left * 1.6);
-      pen.lineWidth = 2 + 3 * left;
+      pen.lineCap = before === after ? 'round' : 'butt';
+      pen.globalAlpha = Math.min(1, left * 1.8);
+      pen.lineWidth = 2.5 + 3 * left;
       pen.beginPath();
-      pen.moveTo(from.x * width, from.y * height);
-      pen.lineTo(point.x * width + 0.01, point.y * height);
+      pen.moveTo(...middle(before));
+      pen.quadraticCurveTo(point.x * width, point.y * height, ...middle(after));
       pen.stroke();
-    }
+    });
   }
   pen.globalAlpha = 1;
 }
@@ -455,7 +488,7 @@ function meshChanged() {
 function drawGraph({ mine, nodes, links }) {
   const focused = document.activeElement?.closest?.('.link')?.getAttribute('data-link');
   const turn = nodes.indexOf(mine);
-  const [middle, across, high] = [{ x: 170, y: 104 }, nodes.length > 1 ? 104 : 0, nodes.length > 1 ? 74 : 0];
+  const [middle, across, high] = [{ x: 170, y: 101 }, nodes.length > 1 ? 108 : 0, nodes.length > 1 ? 80 : 0];
   const places = new Map(nodes.map((id, at) => {
     const angle = Math.PI / 2 + (2 * Math.PI * (at - turn)) / nodes.length;
     return [id, { x: middle.x + across * Math.cos(angle), y: middle.y + high * Math.sin(angle) }];
@@ -537,7 +570,8 @@ function row(state, color, name, how) {
 
 /** @param {number} time */
 function spoken(time) {
-  return `${time < 10 ? time.toFixed(1) : Math.round(time)} ms`;
+  if (time < 1) return 'below 1 ms';
+  return `${Math.round(time)} ms`;
 }
 
 /* The chat */
@@ -658,6 +692,7 @@ function status(state, text, why = '') {
 }
 
 function showStatus() {
+  if (!joined) return;
   const others = [...people.values()].filter(({ name }) => name).length;
   status('in', others === 0 ? 'Nobody else is here' : others === 1 ? 'You and 1 other' : `You and ${others} others`);
   if ([...people.keys()].some((id) => id !== HOST)) element('hint').classList.add('is-known');
@@ -681,16 +716,5 @@ setInterval(meshChanged, 1000);
 requestAnimationFrame(frame);
 // The browser has kept the page as it was, and the mesh has left with `pagehide`.
 addEventListener('pageshow', ({ persisted }) => persisted && location.reload());
-
-async function start() {
-  try {
-    const answer = await fetch('config.json');
-    if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
-    join(await answer.json());
-  } catch (error) {
-    status('over', 'The server does not answer', String(error));
-    setTimeout(start, 2_000);
-  }
-}
 
 start();

@@ -377,10 +377,14 @@ impl Member {
     }
 }
 
-/// Text from elsewhere, without what moves the cursor.
+/// Text from elsewhere, without what moves the cursor or turns others around.
 fn printable(text: &str, limit: usize) -> String {
+    let hidden = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
     let text: String = text.chars().take(limit).collect();
-    text.trim().chars().map(|character| if character.is_control() { ' ' } else { character }).collect()
+    text.replace(hidden, " ").trim().to_owned()
 }
 
 /// A place between 0 and 1, as it is sent.
