@@ -359,23 +359,29 @@ function drawInk(now, width, height) {
   if (canvas.width !== wide || canvas.height !== high) [canvas.width, canvas.height] = [wide, high];
   pen.setTransform(scale, 0, 0, scale, 0, 0);
   pen.clearRect(0, 0, width, height);
+  [pen.lineCap, pen.lineJoin] = ['butt', 'round'];
   for (const { ink, color } of [...people.values(), me]) {
     while (ink.length > 0 && now - ink[0].at > INK_LIFE) ink.shift();
     pen.strokeStyle = color;
-    // A curve through the middles between points, a piece for each point: each fades by itself, and no two overlap.
+    // A curve through the middles between points. Neighbours of about the same age are one stroke, as strokes that meet
+    // show a seam.
+    let stroke = -1;
     ink.forEach((point, at) => {
-      const before = point.begins ? point : (ink[at - 1] ?? point);
-      const after = ink[at + 1]?.begins === false ? ink[at + 1] : point;
       const middle = (/** @type {{x: number, y: number}} */ one) => /** @type {const} */ ([((one.x + point.x) / 2) * width, ((one.y + point.y) / 2) * height]);
       const left = Math.max(1 - (now - point.at) / INK_LIFE, 0);
-      pen.lineCap = before === after ? 'round' : 'butt';
-      pen.globalAlpha = Math.min(1, left * 1.8);
-      pen.lineWidth = 2.5 + 3 * left;
-      pen.beginPath();
-      pen.moveTo(...middle(before));
+      const age = Math.round(left * 24);
+      if (point.begins || age !== stroke) {
+        if (stroke >= 0) pen.stroke();
+        stroke = age;
+        pen.globalAlpha = Math.min(1, left * 1.8);
+        pen.lineWidth = 2.5 + 3 * left;
+        pen.beginPath();
+        pen.moveTo(...middle(point.begins ? point : (ink[at - 1] ?? point)));
+      }
+      const after = ink[at + 1]?.begins === false ? ink[at + 1] : point;
       pen.quadraticCurveTo(point.x * width, point.y * height, ...middle(after));
-      pen.stroke();
     });
+    if (stroke >= 0) pen.stroke();
   }
   pen.globalAlpha = 1;
 }
@@ -600,9 +606,13 @@ function note(text) {
   append(part('li', 'note', text));
 }
 
+/** Whoever reads what was said before is left there. */
+let atEnd = true;
+log.addEventListener('scroll', () => (atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40));
+new ResizeObserver(() => atEnd && (log.scrollTop = log.scrollHeight)).observe(log);
+
 /** @param {HTMLElement} item */
 function append(item) {
-  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
   log.append(item);
   while (log.childElementCount > MAX_LOG) log.firstElementChild.remove();
   if (atEnd || item.className === 'mine') log.scrollTop = log.scrollHeight;

@@ -380,8 +380,7 @@ impl Member {
 /// Text from elsewhere, without what moves the cursor or turns others around.
 fn printable(text: &str, limit: usize) -> String {
     let hidden = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
     };
     let text: String = text.chars().take(limit).collect();
     text.replace(hidden, " ").trim().to_owned()

@@ -31,8 +31,9 @@
  * | `error` | `{reason}` | the signalling is over, and not tried again: the server's refusal, or the lobby's end. Connected peers stay; a new `Mesh` may join anew |
  *
  * When a connection is not up within 8 s, the side that offers (the one with the higher id) makes a fresh one, for 30 s
- * in all. When one that was up is not heard (`unstable`), it has 8 s to come back. What comes from the server or from
- * peers and cannot be understood is ignored, with a `console.debug`.
+ * in all. When one that was up is not heard (`unstable`), it has 8 s to come back; then the peer is disconnected, and if
+ * it is still in the lobby, the side that offers connects it anew. What comes from the server or from peers and cannot
+ * be understood is ignored, with a `console.debug`.
  *
  * @module
  */
@@ -223,6 +224,7 @@ export class Mesh extends EventTarget {
   #came(peer, offers) {
     const known = this.#links.get(peer);
     // One that was away from the server comes back under its id; what we have with it goes on.
+    known?.recall();
     if (known || this.#closed) return known;
     if (this.#links.size >= MAX_LINKS) {
       this.#emit('peerfailed', { peer, reason: `the mesh has its ${MAX_LINKS} peers already` });
@@ -233,9 +235,10 @@ export class Mesh extends EventTarget {
       state: (state) => this.#emit('peerstate', { peer, state }),
       packet: (mode, data) => this.#emit('packet', { from: peer, mode, data }),
       connected: () => this.#emit('peerconnected', { peer }),
-      ended: (event, reason) => {
+      ended: (event, reason, lost) => {
         if (this.#links.get(peer) === link) this.#links.delete(peer);
         if (event) this.#emit(event, { peer, reason });
+        if (lost && offers && this.#signaling.knows(peer)) this.#came(peer, offers);
       },
     });
     this.#links.set(peer, link);
@@ -328,17 +331,19 @@ const MAX_CANDIDATE = 1024;
  * @property {boolean} ready The remote description is set, so candidates can be.
  * @property {string} session The remote's ICE session and certificate, by which its descriptions are told apart.
  * @property {boolean} described Our description is sent, so candidates can be.
+ * @property {boolean} unheard The server was not there to take it.
  * @property {boolean} dead It has failed; it stays until the next one begins.
  * @property {string[]} found Our candidates, until then.
  */
 
 /**
  * @typedef {object} LinkEvents
- * @property {(kind: number, data: string) => void} say
+ * @property {(kind: number, data: string) => boolean} say Whether the server is there to take it.
  * @property {(state: PeerState) => void} state
  * @property {(mode: Mode, data: Uint8Array) => void} packet
  * @property {() => void} connected
- * @property {(event: 'peerdisconnected' | 'peerfailed' | null, reason: string) => void} ended
+ * @property {(event: 'peerdisconnected' | 'peerfailed' | null, reason: string, lost: boolean) => void} ended `lost`: it
+ *   was connected, and may be there still.
  */
 
 /** A peer: the attempts to connect it, one at a time, then the connection. */
@@ -463,6 +468,12 @@ class Link {
     if (this.state === 'connecting' && !this.#attempt?.ready) this.#end('disconnected', null, '');
   }
 
+  /** The peer is in the signalling again, or we are: an offer that did not get out is made anew. */
+  recall() {
+    this.#orphaned = false;
+    if (this.state === 'connecting' && this.#attempt?.unheard) this.#retry(0);
+  }
+
   /**
    * @param {number} place
    * @param {Uint8Array<ArrayBuffer>} bytes
@@ -526,9 +537,13 @@ class Link {
     }
   }
 
-  /** It is over, and was connected; or it was not, and nobody needs to know. @param {string} reason */
-  end(reason) {
-    this.#end('disconnected', this.isConnected ? 'peerdisconnected' : null, reason);
+  /**
+   * It is over, and was connected; or it was not, and nobody needs to know.
+   * @param {string} reason
+   * @param {boolean} [lost]
+   */
+  end(reason, lost = false) {
+    this.#end('disconnected', this.isConnected ? 'peerdisconnected' : null, reason, lost);
   }
 
   /**
@@ -554,7 +569,7 @@ class Link {
       await pc.setLocalDescription(description);
       // The answer to an offer that another one has followed would be taken for the answer to that one.
       if (this.#attempt !== attempt || this.#nextOffer !== null) return;
-      this.events.say(offer === null ? OFFER : ANSWER, description.sdp ?? '');
+      attempt.unheard = !this.events.say(offer === null ? OFFER : ANSWER, description.sdp ?? '');
       attempt.described = true;
       attempt.found.splice(0).forEach((candidate) => this.events.say(CANDIDATE, candidate));
     } catch (error) {
@@ -568,7 +583,7 @@ class Link {
     const pc = new RTCPeerConnection({ iceServers: this.iceServers });
     const channels = CHANNELS.map((init, place) => pc.createDataChannel(MODES[place], init));
     /** @type {Attempt} */
-    const attempt = { pc, channels, ready: false, session: '', described: false, dead: false, found: [] };
+    const attempt = { pc, channels, ready: false, session: '', described: false, unheard: false, dead: false, found: [] };
     channels.forEach((channel, place) => {
       channel.binaryType = 'arraybuffer';
       channel.onopen = () => this.#opened();
@@ -654,10 +669,10 @@ class Link {
     if (this.state === 'connecting') {
       if (failed) this.#failed();
     } else if (failed) {
-      this.end('the connection is lost: ICE has given it up');
+      this.end('the connection is lost: ICE has given it up', true);
     } else if (this.state === 'connected' && pc.iceConnectionState === 'disconnected') {
       this.#become('unstable');
-      this.#timer = setTimeout(() => this.end(`the peer was not heard for ${GRACE / 1000} s`), GRACE);
+      this.#timer = setTimeout(() => this.end(`the peer was not heard for ${GRACE / 1000} s`, true), GRACE);
     } else if (this.state === 'unstable' && heard) {
       clearTimeout(this.#timer);
       this.#become('connected');
@@ -707,14 +722,15 @@ class Link {
    * @param {PeerState} state
    * @param {'peerdisconnected' | 'peerfailed' | null} event
    * @param {string} reason
+   * @param {boolean} [lost]
    */
-  #end(state, event, reason) {
+  #end(state, event, reason, lost = false) {
     if (this.#isOver) return;
     clearTimeout(this.#limit);
     this.#discard();
     this.#waiters.splice(0).forEach((resolve) => resolve());
     this.#become(state);
-    this.events.ended(event, reason);
+    this.events.ended(event, reason, lost);
   }
 
   /** Closes the connection, and hears nothing more of it. */
@@ -820,6 +836,11 @@ class Signaling {
     return true;
   }
 
+  /** Whether the peer is in the lobby, as far as we have heard. @param {number} peer */
+  knows(peer) {
+    return !this.#over && this.#known.has(peer);
+  }
+
   close() {
     this.#over = true;
     removeEventListener('online', this.#onOnline);
@@ -916,6 +937,8 @@ class Signaling {
     if (again) this.events.restored();
     else this.events.opened(id, lobby);
     [...this.#known].filter((peer) => !there.has(peer)).forEach((peer) => this.#goes(peer));
+    // Those that we knew already may have been lost meanwhile.
+    [...there].filter((peer) => this.#known.has(peer) && this.#offers(peer)).forEach((peer) => this.events.came(peer, true));
     there.forEach((peer) => this.#comes(peer));
     rest.forEach((message) => this.#hear(JSON.stringify(message)));
   }
