@@ -70,9 +70,11 @@ async fn serve() {
     std::io::stdout().flush().expect("a pipe");
     let server = SignalingServer::builder()
         .max_peers(1_000_000)
+        .max_peers_per_address(1_000_000)
         .max_lobbies(1_000_000)
         .join_rate(1_000_000, 1_000_000)
         .message_rate(1_000_000, 1_000_000)
+        .byte_rate(u32::MAX, u32::MAX)
         .join_limit(LIMIT)
         .build();
     let ends = server.clone();

@@ -37,6 +37,8 @@ pub use signals::SignalStream;
 
 use crate::error::ConnectionError;
 use crate::event::Stage;
+#[cfg(feature = "ws")]
+pub(crate) use description::MAX_SDP_BYTES;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
 use runtime::{ConnectionRuntime, Progress};

@@ -54,6 +54,7 @@
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
 //! | choose addresses, ports, STUN and TURN servers | [`PeerConnectionConfig`] |
+//! | run a signalling server | `signaling::server` (feature `server`), the program `webrtc-mesh-signaling` |
 //! | end it without losing anything | [`MeshHandle::close`] |
 //!
 //! # Who runs

@@ -35,7 +35,7 @@ fn two_terminals_chat_through_the_server_and_after_it() {
     anna.prints("is berta");
 
     // The server is told to end; they stay.
-    assert!(server.is_told_to_end().success());
+    assert!(server.told_to_end().success());
     anna.prints("* no server now");
     bert.prints("* no server now");
     anna.types("still there?");
@@ -70,7 +70,7 @@ fn a_seal_is_for_the_host_and_a_late_comer_is_told_why_it_stays_out() {
     host.types("/quit");
     guest.types("/quit");
     assert!(host.ends().success() && guest.ends().success());
-    assert!(server.is_told_to_end().success());
+    assert!(server.told_to_end().success());
 }
 
 #[test]
@@ -188,7 +188,7 @@ impl Program {
         }
     }
 
-    fn is_told_to_end(self) -> ExitStatus {
+    fn told_to_end(self) -> ExitStatus {
         let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(told.success());
         self.ends()

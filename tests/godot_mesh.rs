@@ -204,6 +204,51 @@ fn a_member_whose_connection_to_the_server_breaks_comes_back_and_nobody_else_not
 }
 
 #[test]
+fn a_link_that_was_lost_is_made_again_when_signalling_is_restored() {
+    promise(async {
+        for generation in BOTH {
+            let server = Server::start(SignalingServer::builder()).await;
+            let mut host = server.member("lobby", generation).await;
+            let cable = Cable::to(server.addr).await;
+            let how =
+                GodotSignaling::connect(format!("ws://{}", cable.addr)).lobby("lobby").generation(generation);
+            let mut guest = builder().join(how.await.unwrap()).await.unwrap();
+            let [host_id, guest_id] = [&host, &guest].map(Mesh::id);
+            assert_eq!(next(&mut host).await, MeshEvent::PeerConnected(guest_id));
+            assert_eq!(next(&mut guest).await, MeshEvent::PeerConnected(host_id));
+            in_time(host.handle().remove_peer(guest_id)).await.unwrap();
+            assert!(matches!(next(&mut host).await, MeshEvent::PeerDisconnected(..)));
+            assert!(matches!(next(&mut guest).await, MeshEvent::PeerDisconnected(..)));
+            cable.cut();
+            assert_eq!(next(&mut guest).await, MeshEvent::SignalingLost);
+            assert_eq!(next(&mut guest).await, MeshEvent::SignalingRestored);
+            if generation == Generation::Godot4 {
+                // The guest offers. In Godot 3 the host does, and it has not noticed anything.
+                assert_eq!(next(&mut guest).await, MeshEvent::PeerConnected(host_id));
+                assert_eq!(next(&mut host).await, MeshEvent::PeerConnected(guest_id));
+            }
+            close_all(vec![guest, host]).await;
+            drop(cable);
+            server.stop().await;
+        }
+    });
+}
+
+#[test]
+fn who_connects_twice_is_two() {
+    promise(async {
+        let server = Server::start(SignalingServer::builder()).await;
+        let how = GodotSignaling::connect(server.url()).lobby("lobby").create(true);
+        let mut one = builder().join(how.clone().await.unwrap()).await.unwrap();
+        let mut two = builder().join(how.await.unwrap()).await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(two.id()));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(one.id()));
+        close_all(vec![two, one]).await;
+        server.stop().await;
+    });
+}
+
+#[test]
 fn a_server_that_is_gone_for_good_takes_no_link_with_it() {
     promise(async {
         let server = Server::start(SignalingServer::builder().resume(Duration::ZERO)).await;

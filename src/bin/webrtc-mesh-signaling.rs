@@ -1,11 +1,13 @@
 //! `webrtc-mesh-signaling`: the signalling server of `webrtc_mesh::signaling::server`, with a command line.
 
-use std::io;
+use std::env;
+use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::BoolishValueParser;
 use clap::{Parser, ValueEnum};
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
@@ -52,7 +54,7 @@ struct Options {
     tls_key: Option<PathBuf>,
 
     /// Take clients' addresses from the last entry of X-Forwarded-For; only behind a proxy that adds it
-    #[arg(long, env = "WEBRTC_MESH_TRUST_FORWARDED_FOR")]
+    #[arg(long, env = "WEBRTC_MESH_TRUST_FORWARDED_FOR", value_parser = BoolishValueParser::new())]
     trust_forwarded_for: bool,
 
     /// Clients at once
@@ -67,6 +69,10 @@ struct Options {
     #[arg(long, env = "WEBRTC_MESH_MAX_PEERS_PER_LOBBY", default_value_t = 128, value_name = "N")]
     max_peers_per_lobby: usize,
 
+    /// Clients of one address (IPv6: one /64) at once; behind a proxy, use --trust-forwarded-for
+    #[arg(long, env = "WEBRTC_MESH_MAX_PEERS_PER_ADDRESS", default_value_t = 512, value_name = "N")]
+    max_peers_per_address: usize,
+
     /// The longest message from a client, in bytes
     #[arg(long, env = "WEBRTC_MESH_MAX_MESSAGE_BYTES", default_value_t = 65_536, value_name = "BYTES")]
     max_message_bytes: usize,
@@ -79,6 +85,14 @@ struct Options {
     #[arg(long, env = "WEBRTC_MESH_MESSAGE_BURST", default_value_t = 1_000, value_name = "N")]
     message_burst: u32,
 
+    /// Bytes per second that are read from a client in the long run
+    #[arg(long, env = "WEBRTC_MESH_BYTES_PER_SECOND", default_value_t = 1_048_576, value_name = "BYTES")]
+    bytes_per_second: u32,
+
+    /// Bytes that are read from a client at once
+    #[arg(long, env = "WEBRTC_MESH_BYTE_BURST", default_value_t = 8_388_608, value_name = "BYTES")]
+    byte_burst: u32,
+
     /// Connections per second from one address (IPv6: one /64) in the long run; more get HTTP 429
     #[arg(long, env = "WEBRTC_MESH_JOINS_PER_SECOND", default_value_t = 200, value_name = "N")]
     joins_per_second: u32,
@@ -87,13 +101,17 @@ struct Options {
     #[arg(long, env = "WEBRTC_MESH_JOIN_BURST", default_value_t = 1_000, value_name = "N")]
     join_burst: u32,
 
-    /// Messages that may wait for one client, beyond which it is closed
+    /// Messages from others that may wait for one client; what is over it is dropped
     #[arg(long, env = "WEBRTC_MESH_OUTBOX_MESSAGES", default_value_t = 4_096, value_name = "N")]
     outbox_messages: usize,
 
-    /// Bytes that may wait for one client, beyond which it is closed
+    /// Their bytes
     #[arg(long, env = "WEBRTC_MESH_OUTBOX_BYTES", default_value_t = 1_048_576, value_name = "BYTES")]
     outbox_bytes: usize,
+
+    /// Bytes that may wait for all clients together; what is over it is dropped
+    #[arg(long, env = "WEBRTC_MESH_OUTBOXES_BYTES", default_value_t = 268_435_456, value_name = "BYTES")]
+    outboxes_bytes: usize,
 
     /// How long a client may take to join a lobby
     #[arg(long, env = "WEBRTC_MESH_JOIN_LIMIT", default_value = "1", value_parser = seconds, value_name = "SECONDS")]
@@ -110,6 +128,10 @@ struct Options {
     /// How long a client may take to receive what it was sent
     #[arg(long, env = "WEBRTC_MESH_WRITE_LIMIT", default_value = "10", value_parser = seconds, value_name = "SECONDS")]
     write_limit: Duration,
+
+    /// How long a connection may take in all to become a WebSocket
+    #[arg(long, env = "WEBRTC_MESH_HTTP_LIMIT", default_value = "15", value_parser = seconds, value_name = "SECONDS")]
+    http_limit: Duration,
 
     /// How long the head of an HTTP request may take
     #[arg(long, env = "WEBRTC_MESH_HEADER_LIMIT", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
@@ -235,14 +257,18 @@ fn build(options: &Options) -> SignalingServer {
         .max_peers(options.max_peers)
         .max_lobbies(options.max_lobbies)
         .max_peers_per_lobby(options.max_peers_per_lobby)
+        .max_peers_per_address(options.max_peers_per_address)
         .max_message_bytes(options.max_message_bytes)
         .message_rate(options.messages_per_second, options.message_burst)
+        .byte_rate(options.bytes_per_second, options.byte_burst)
         .join_rate(options.joins_per_second, options.join_burst)
         .outbox(options.outbox_messages, options.outbox_bytes)
+        .outboxes_bytes(options.outboxes_bytes)
         .join_limit(options.join_limit)
         .ping_interval(options.ping_interval)
         .silence_limit(options.silence_limit)
         .write_limit(options.write_limit)
+        .http_limit(options.http_limit)
         .header_limit(options.header_limit)
         .tls_handshake_limit(options.tls_handshake_limit)
         .resume(options.resume)
@@ -255,7 +281,8 @@ fn build(options: &Options) -> SignalingServer {
 fn log_to_stderr(options: &Options) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(&options.log)
         .map_err(|error| Failure::Filter { filter: options.log.clone(), error: error.to_string() })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let colors = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colors);
     match options.log_format {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),

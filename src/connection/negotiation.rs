@@ -219,6 +219,9 @@ impl Inner {
             dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
             max_message_bytes: remote.max_message_bytes,
         };
+        if agreed.control.is_some() {
+            self.shared.progress.set_among_us();
+        }
         self.shared.condition.send_modify(|condition| {
             condition.agreed = Some(agreed);
             condition.stage = condition.stage.max(Stage::Ice);

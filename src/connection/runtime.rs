@@ -3,7 +3,7 @@
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
 //! * **Lost handshake datagrams.** When a flight of the DTLS server is lost, the client's repeated ClientHello is not
-//!   answered, and the link hangs for good: one link in thirty at 5 % loss. So every handshake datagram is sent again
+//!   answered, and the link hangs for good: one link in thirty at 5 % loss. So every datagram of a flight is sent again
 //!   after 60, 200 and 500 ms, until something new is heard from the other side ([`Handshake`]).
 //! * **The slow opening.** What DTLS and SCTP have to say after a received datagram is written to the socket on the
 //!   driver's next turn, which is its next timer, up to 400 ms later. While the connection is being made, the
@@ -64,6 +64,8 @@ pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Progress {
     /// All channels are open: the cures for the handshake are over.
     open: AtomicBool,
+    /// The remote is a member of this crate.
+    among_us: AtomicBool,
     /// When the last datagram was received, while the connection was being made.
     heard: Mutex<Option<Instant>>,
     /// A datagram that means nothing is to be received, and the socket that is waiting for one.
@@ -78,6 +80,10 @@ impl Progress {
         self.open.store(true, Ordering::Release);
     }
 
+    pub(super) fn set_among_us(&self) {
+        self.among_us.store(true, Ordering::Release);
+    }
+
     /// Makes the driver look for messages that it has left in SCTP.
     pub(super) fn nudge(&self) {
         if !self.nudged.swap(true, Ordering::AcqRel) {
@@ -87,6 +93,10 @@ impl Progress {
 
     fn is_open(&self) -> bool {
         self.open.load(Ordering::Acquire)
+    }
+
+    fn is_among_us(&self) -> bool {
+        self.among_us.load(Ordering::Acquire)
     }
 }
 
@@ -215,7 +225,10 @@ impl AsyncUdpSocket for Socket {
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let sent = self.base.poll_send(cx, transmit);
-        if !self.progress.is_open() && matches!(sent, Poll::Ready(Ok(_))) && is_handshake(transmit.contents) {
+        if !self.progress.is_open()
+            && matches!(sent, Poll::Ready(Ok(_)))
+            && is_to_be_repeated(transmit.contents, self.progress.is_among_us())
+        {
             self.repeat(transmit);
         }
         sent
@@ -336,8 +349,19 @@ const CHANGE_CIPHER_SPEC: u8 = 20;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 
-fn is_handshake(datagram: &[u8]) -> bool {
-    matches!(datagram, [HANDSHAKE | CHANGE_CIPHER_SPEC, ..])
+/// The place of a handshake message's kind, after the header of its record (RFC 6347 sections 4.1 and 4.2.2).
+const MESSAGE_KIND: usize = 13;
+const HELLO_VERIFY_REQUEST: u8 = 3;
+
+/// Whether it belongs to a flight that its sender has to repeat. A HelloVerifyRequest does not (RFC 6347 section
+/// 4.2.1), and werift fails over one that comes again. But this library does not, and without it a lost one costs a
+/// second each time.
+fn is_to_be_repeated(datagram: &[u8], among_us: bool) -> bool {
+    match datagram {
+        [HANDSHAKE, ..] => among_us || datagram.get(MESSAGE_KIND) != Some(&HELLO_VERIFY_REQUEST),
+        [CHANGE_CIPHER_SPEC, ..] => true,
+        _ => false,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -352,6 +376,23 @@ mod tests {
         let mut datagram = vec![0; 40];
         (datagram[0], datagram[4], datagram[18]) = (kind, epoch, message);
         datagram
+    }
+
+    #[test]
+    fn flights_are_repeated_and_to_strangers_a_request_for_a_cookie_is_not() {
+        let message = |kind| {
+            let mut datagram = record(HANDSHAKE, 0, 0);
+            datagram[MESSAGE_KIND] = kind;
+            datagram
+        };
+        for among_us in [false, true] {
+            let is_to_be_repeated = |datagram: &[u8]| is_to_be_repeated(datagram, among_us);
+            assert!(is_to_be_repeated(&message(1)), "ClientHello");
+            assert_eq!(is_to_be_repeated(&message(HELLO_VERIFY_REQUEST)), among_us);
+            assert!(is_to_be_repeated(&message(11)), "Certificate");
+            assert!(is_to_be_repeated(&record(CHANGE_CIPHER_SPEC, 0, 0)));
+            assert!(!is_to_be_repeated(&[0, 1]) && !is_to_be_repeated(&[]), "STUN, nothing");
+        }
     }
 
     #[test]

@@ -169,9 +169,12 @@ impl Inbox {
         state.member(Entry::Event(event));
     }
 
-    /// Puts the last `SignalingLost`, to which there is no second of a pair.
+    /// Signalling is gone for good. The last that is read of it is `SignalingLost`: one is put unless it is.
     pub(crate) fn signaling_is_gone(&self) {
-        self.lock().member(Entry::Event(MeshEvent::SignalingLost));
+        let mut state = self.lock();
+        if state.wavering.get(&None).is_none_or(|(_, lost)| !lost) {
+            state.member(Entry::Event(MeshEvent::SignalingLost));
+        }
     }
 
     /// Puts the peer's `PeerConnected`, and what was held after it.
@@ -707,6 +710,16 @@ mod tests {
         }
         assert_eq!(events.len(), MAX_UNREAD_WAVERING as usize + 1);
         assert_eq!(events.last(), Some(&MeshEvent::SignalingLost));
+    }
+
+    #[test]
+    fn a_loss_of_signalling_that_was_told_is_not_told_again_when_it_is_final() {
+        let inbox = Arc::new(Inbox::default());
+        let mut read = reader(&inbox);
+        inbox.event(MeshEvent::SignalingLost);
+        inbox.signaling_is_gone();
+        assert_eq!(said(read()), "SignalingLost");
+        assert_eq!(read(), None);
     }
 
     #[test]

@@ -265,9 +265,7 @@ impl<S: Signaling> Driver<S> {
     fn signaling_is_gone(&mut self, error: SignalingError) {
         tracing::info!(%error, "signalling is lost");
         self.mesh.shared.meeting.set_status(SignalingStatus::Lost(error));
-        if self.standing == Standing::Joined {
-            self.mesh.shared.inbox.signaling_is_gone();
-        }
+        self.mesh.shared.inbox.signaling_is_gone();
         self.standing = Standing::Gone;
         self.waiting.clear();
     }

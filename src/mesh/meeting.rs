@@ -14,7 +14,7 @@ pub enum SignalingStatus {
     /// There is none: its peers are added by hand.
     #[default]
     Absent,
-    /// It brings peers.
+    /// It brings peers; or, once the lobby is sealed, it has done its work, and nobody looks after it any more.
     Joined,
     /// It is not reachable, for this reason, and the transport tries to reach it again.
     Restoring(SignalingError),

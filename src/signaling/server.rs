@@ -26,7 +26,7 @@
 //! let signaling = SignalingServer::builder().build();
 //! let program: Router = Router::new()
 //!     .route("/", get(|| async { Html("<h1>the game</h1>") }))
-//!     .nest("/signaling", signaling.router());
+//!     .nest_service("/signaling", signaling.router());
 //! # let _ = program;
 //! ```
 //!
@@ -47,7 +47,7 @@
 //! | query | |
 //! |---|---|
 //! | `create=true` | a lobby that is not there is made under the name that the client joins: 1 to 64 bytes, no control characters |
-//! | `session=HEX` | 32 hex digits of its choice, by which the server knows the client when it comes back; whoever has them can take its place, so they are a secret. The answer to the upgrade has a header `x-webrtc-mesh-session` with the seconds that its place is kept |
+//! | `session=HEX` | 32 hex digits of its choice, by which the server knows the client when it comes back; whoever has them can take its place, so they are a secret. The answer to the upgrade has a header `x-webrtc-mesh-session` with the seconds that its place is kept, rounded up; none if it is not |
 //! | `id=N` | with `session`: the id that it had, which it wants back |
 //!
 //! A query that cannot be understood is refused with HTTP 400.
@@ -67,7 +67,9 @@
 //! *After a restart of the server.* For [`restore`](SignalingServerBuilder::restore) (60 s) from its start, the server
 //! believes clients that say `id=N`: it makes the lobby anew if it is not there, of the kind that the first of them joins,
 //! and gives them their ids in it if nobody has them. Only 1 is the host; if the host does not come back in that time,
-//! the lobby goes on without one, and nobody can seal it. Others who join get random ids.
+//! the lobby goes on without one, and nobody can seal it. Others who join get random ids. If a newcomer makes the lobby
+//! first, by `create=true`, it is the host, as of any lobby that it makes: the others still get their ids, but the former
+//! host does not.
 //!
 //! Whoever wants back what it cannot have is closed with [`NotResumed`](super::godot::CloseReason::NotResumed).
 //!
@@ -78,23 +80,24 @@
 //! # What it bounds
 //!
 //! Everything a client can make grow has a bound, and the [builder](SignalingServerBuilder) a setting for it with the
-//! reason: clients, lobbies, members of a lobby, the size and the rate of messages, what waits for a client, connections
-//! per address, and the time that each step may take. Beside them, before a connection is a WebSocket: 32 KiB for the head
-//! of a request, and what the operating system allows in file descriptors, two for some clients while they change
-//! networks. A quiet client
-//! costs some 11 KiB.
+//! reason: clients, in all and of one address, lobbies, members of a lobby, the size and the rate of messages, bytes that are
+//! read, what waits for a client and for all, connections per address, and the time that each step may take. Beside them, before a connection is a WebSocket: 32 KiB for the head
+//! of a request, and 1,024 TCP connections more than there may be clients, beyond which one more is dropped. Each takes a
+//! file descriptor, of which the operating system allows so many (`ulimit -n`). A quiet client costs some 11 KiB.
 //!
 //! | task | parent | born | dies |
 //! |---|---|---|---|
 //! | listening | your task | [`serve`](SignalingServer::serve) | with [`shutdown`](SignalingServer::shutdown), or when the future is dropped |
-//! | HTTP connection | listening | a client connects | with its last request, 5 s after an incomplete one, with the listening |
+//! | HTTP connection | listening | a client connects | when it is a WebSocket, with its last request, after [5 s](SignalingServerBuilder::header_limit) without a complete one, after [15 s](SignalingServerBuilder::http_limit) in any case, with the listening |
 //! | session | the server | a WebSocket is upgraded | when the client is gone and its place is given up; with `shutdown`, or the last clone of the server |
 //!
 //! | queue | from, to | bound | when it is full |
 //! |---|---|---|---|
-//! | outbox | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox) | the client is closed with `Unresponsive` |
+//! | outbox: what members say | the lobbies, a session | [4,096 messages, 1 MiB](SignalingServerBuilder::outbox), a quarter of it from one sender; [256 MiB](SignalingServerBuilder::outboxes_bytes) in all | what is over it is dropped, and counted |
+//! | outbox: who comes and goes | the lobbies, a session | 1,024 messages, or twice as many as a lobby may have members | cannot be, as nobody is mentioned twice; else the client is closed with `Unresponsive` |
 //! | being written | a session, its connection | 32 messages, 16 KiB and one message | the rest stays in the outbox; [10 s](SignalingServerBuilder::write_limit) later the connection is lost |
 //! | frames | a connection, its session | one, of [64 KiB](SignalingServerBuilder::max_message_bytes) | the client's TCP waits |
+//! | bytes read | TCP, a connection | [1 MiB per second, 8 MiB at once](SignalingServerBuilder::byte_rate) | the client's TCP waits |
 //!
 //! # Metrics
 //!
@@ -109,22 +112,25 @@
 //! | `joins_total` | counter | clients that joined a lobby |
 //! | `resumed_total` | counter | clients that got back the place that was kept for them |
 //! | `relays_total` | counter | offers, answers and candidates handed on |
-//! | `dropped_relays_total` | counter | those for somebody who was not there |
+//! | `dropped_relays_total` | counter | those for somebody who was not there, or for whom too much waited |
 //! | `malformed_total` | counter | frames that are no message |
 //! | `lost_total` | counter | connections lost without a close frame |
-//! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_peers`, `query`, `shutting_down` |
+//! | `refused_total{reason}` | counter | requests that came to nothing: `no_websocket`, `too_many_joins`, `too_many_requests` (for `/healthz` and `/metrics`), `too_many_peers`, `too_many_peers_of_address`, `query`, `shutting_down` |
 //! | `closed_total{reason}` | counter | connections closed by the server: the [`CloseReason`](super::godot::CloseReason), as in `host_disconnected` |
 //! | `received_bytes_total`, `sent_bytes_total` | counter | payload of frames |
 //!
-//! Both are open to whoever reaches the port: they hold numbers alone. A proxy can keep them in.
+//! Both are open to whoever reaches the port, as often as it may [join](SignalingServerBuilder::join_rate): they hold
+//! numbers alone. A proxy can keep them in.
 //!
 //! # Logging
 //!
 //! By [`tracing`]: `info` says that somebody joined or left, with ids and counts; `debug` more. Nothing of addresses,
 //! descriptions, lobbies' names or sessions is logged.
 
+mod accept;
 mod admission;
 mod builder;
+mod households;
 mod http;
 mod mailbox;
 mod memory;
@@ -149,6 +155,7 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
@@ -157,6 +164,7 @@ use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use axum_server::{Handle, Server};
 use tokio::net::TcpListener;
 
+use accept::Bounded;
 use http::Door;
 
 /// A signalling server. Clones are the same server.
@@ -175,7 +183,8 @@ impl SignalingServer {
     }
 
     /// Serves whoever connects to this listener, over plain HTTP, until [`shutdown`](SignalingServer::shutdown), whose
-    /// end it waits for. A WebSocket is taken on any path; `/healthz` and `/metrics` answer too. Several listeners can
+    /// end it waits for. A WebSocket is taken on any path but `/healthz` and
+    /// `/metrics`, which answer. Several listeners can
     /// be served at once.
     ///
     /// Connections that cannot be accepted, as there are no more file descriptors, are waited for.
@@ -190,7 +199,7 @@ impl SignalingServer {
     pub async fn serve(&self, listener: TcpListener) -> io::Result<()> {
         let handle = Handle::new();
         let server = Server::from_listener(listener).handle(handle.clone());
-        let server = self.configure(server.acceptor(NoDelayAcceptor::new()));
+        let server = self.configure(server.acceptor(self.bounded(NoDelayAcceptor::new())));
         self.until_shutdown(handle, server.serve(self.make_service())).await
     }
 
@@ -210,17 +219,18 @@ impl SignalingServer {
             .acceptor(NoDelayAcceptor::new());
         let handle = Handle::new();
         let server = Server::from_listener(listener).handle(handle.clone());
-        let server = self.configure(server.acceptor(acceptor));
+        let server = self.configure(server.acceptor(self.bounded(acceptor)));
         self.until_shutdown(handle, server.serve(self.make_service())).await
     }
 
     /// The server as a part of an axum program: a WebSocket at `/`, and `/healthz` and `/metrics`, to be merged or
-    /// nested.
+    /// nested. `nest_service("/signaling", …)` takes WebSockets at `/signaling` and at `/signaling/`; `nest("/signaling",
+    /// …)` only at the former, as axum's nested routers do.
     ///
     /// Where clients come from is known if the program is served with
     /// `into_make_service_with_connect_info::<SocketAddr>()`, or
     /// [`trust_forwarded_for`](SignalingServerBuilder::trust_forwarded_for) is on; otherwise nothing is limited by
-    /// address. The time limits of HTTP and TLS are those of the program.
+    /// address. The time limits of HTTP and TLS are those of the program, and so is how fast connections are read.
     pub fn router(&self) -> Router {
         http::router(self.door.clone())
     }
@@ -236,6 +246,17 @@ impl SignalingServer {
         let shared = &self.door.shared;
         shared.stop.cancel();
         shared.wind_down().await;
+    }
+
+    fn bounded<A>(&self, inner: A) -> Bounded<A> {
+        let shared = &self.door.shared;
+        Bounded {
+            inner,
+            room: Arc::clone(&shared.connections),
+            limit: shared.http_limit,
+            bytes: shared.bytes,
+            stop: shared.stop.clone(),
+        }
     }
 
     fn make_service(&self) -> IntoMakeServiceWithConnectInfo<Router, SocketAddr> {

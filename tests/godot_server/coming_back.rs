@@ -145,17 +145,42 @@ async fn a_goodbye_is_a_goodbye_at_once_and_so_is_a_loss_without_a_session() {
 }
 
 #[tokio::test]
-async fn more_than_the_outbox_for_somebody_who_is_away_is_too_much() {
-    let server = serve(SignalingServer::builder().outbox(4, 1_000_000)).await;
+async fn who_is_away_keeps_its_place_however_much_is_said_to_it() {
+    let server = serve(SignalingServer::builder().outbox(8, 1_000_000)).await;
     let mut host = server.member(GENERATION, "").await;
     let lost = server.client_of(&session(2)).await.join(GENERATION, &host.lobby).await;
     host.hears(Message::PeerConnect(lost.id)).await;
     lost.client.vanish();
     server.metric_reaches("lost_total", 1).await;
-    for _ in 0..5 {
-        host.tell(lost.id, "are you there?").await;
+    let mut others = Vec::new();
+    for _ in 0..6 {
+        let mut other = server.member(GENERATION, &host.lobby).await;
+        host.hears(Message::PeerConnect(other.id)).await;
+        for _ in 0..5 {
+            other.tell(lost.id, "are you there?").await;
+        }
+        others.push(other);
     }
-    host.hears(Message::PeerDisconnect(lost.id)).await;
+    // Each may have a quarter of it waiting, and all of them eight messages.
+    server.metric_reaches("dropped_relays_total", 22).await;
+    let mut back = server.client_of(&session(2)).await.join(GENERATION, &host.lobby).await;
+    assert_eq!((back.id, back.peers.len()), (lost.id, 7));
+    for other in [0, 0, 1, 1, 2, 2, 3, 3_usize] {
+        back.hears_from(others[other].id, "are you there?").await;
+    }
+    assert_eq!(server.metric("closed_total{reason=\"unresponsive\"}").await, 0);
+}
+
+#[tokio::test]
+async fn who_cannot_be_kept_a_place_for_is_not_told_that_it_is() {
+    let told = async |resume: Duration| {
+        let server = serve(SignalingServer::builder().resume(resume)).await;
+        let client = server.client_of(&session(1)).await;
+        client.headers.get("x-webrtc-mesh-session").map(|it| it.to_str().unwrap().to_owned())
+    };
+    assert_eq!(told(Duration::from_secs(7)).await.as_deref(), Some("7"));
+    assert_eq!(told(Duration::from_millis(200)).await.as_deref(), Some("1"));
+    assert_eq!(told(Duration::ZERO).await, None);
 }
 
 #[tokio::test]
@@ -178,6 +203,27 @@ async fn lobbies_are_restored_after_a_restart_with_the_ids_that_were() {
     assert_eq!(claims.closed().await, CloseReason::NotResumed);
     host.client.say(&Message::Seal.encode(GENERATION)).await;
     host.hears(Message::Seal).await;
+}
+
+#[tokio::test]
+async fn a_newcomer_who_makes_the_lobby_first_locks_nobody_out_but_the_former_host() {
+    let server = usual().await;
+    let mut newcomer = server.client_of("/?create=true").await.join(GENERATION, "lobby").await;
+    assert_eq!(newcomer.id, 1);
+    let member = server.client_of(&claim(2, 7)).await.join(GENERATION, "lobby").await;
+    assert_eq!((member.id, member.peers.as_slice()), (7, [1].as_slice()));
+    newcomer.hears(Message::PeerConnect(7)).await;
+    for taken in [1, 7] {
+        let mut claims = server.client_of(&claim(9, taken)).await;
+        claims.say(&join(GENERATION, "lobby")).await;
+        assert_eq!(claims.closed().await, CloseReason::NotResumed);
+    }
+    // After the window, and where it never opens, a lobby is its maker's.
+    let late = serve(SignalingServer::builder().restore(Duration::ZERO)).await;
+    let _maker = late.client_of("/?create=true").await.join(GENERATION, "lobby").await;
+    let mut claims = late.client_of(&claim(2, 7)).await;
+    claims.say(&join(GENERATION, "lobby")).await;
+    assert_eq!(claims.closed().await, CloseReason::NotResumed);
 }
 
 #[tokio::test]

@@ -3,9 +3,13 @@
 use std::net::SocketAddr;
 use std::process::Stdio;
 
+use futures::StreamExt as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 use webrtc_mesh::signaling::godot::{CloseReason, Generation};
 
 use super::support::{Client, within};
@@ -19,9 +23,19 @@ fn program(arguments: &[&str]) -> Command {
 
 /// One that listens, and the rest of its log.
 async fn listening(arguments: &[&str]) -> (Child, SocketAddr, Lines<BufReader<ChildStderr>>) {
-    let mut child = program(arguments).env("NO_COLOR", "1").spawn().unwrap();
+    listening_with(arguments, &[]).await
+}
+
+async fn listening_with(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> (Child, SocketAddr, Lines<BufReader<ChildStderr>>) {
+    let mut program = program(arguments);
+    program.envs(environment.iter().copied());
+    let mut child = program.env_remove("NO_COLOR").spawn().unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let line = within(lines.next_line()).await.unwrap().unwrap();
+    assert!(!line.contains('\x1b'), "colours are for terminals: {line:?}");
     let after = line.split("127.0.0.1:").nth(1).unwrap_or_else(|| panic!("no address in {line}"));
     let port: String = after.chars().take_while(char::is_ascii_digit).collect();
     (child, SocketAddr::from(([127, 0, 0, 1], port.parse().unwrap())), lines)
@@ -65,6 +79,43 @@ async fn what_keeps_it_from_running_is_said_in_a_line() {
     fails(&["--tls-cert", manifest, "--tls-key", manifest], 1, &["the certificate is no PEM"]).await;
     fails(&["--resume=-1"], 2, &["--resume"]).await;
     fails(&["--log", "a=b=c"], 1, &["log filter"]).await;
+}
+
+#[tokio::test]
+async fn a_switch_can_be_set_by_the_environment_in_any_usual_way() {
+    let code = async |value: &str| {
+        // With what it cannot do, so that it ends.
+        let mut program = program(&["--tls-cert", "/nowhere/c", "--tls-key", "/nowhere/k"]);
+        let output = within(program.env("WEBRTC_MESH_TRUST_FORWARDED_FOR", value).output()).await.unwrap();
+        output.status.code()
+    };
+    for value in ["1", "0", "true", "false", "yes", "no", "on", "off"] {
+        assert_eq!(code(value).await, Some(1), "{value} is understood");
+    }
+    assert_eq!(code("perhaps").await, Some(2));
+    // And what it says is done: of two clients of one proxy, each has its own address, or both have the proxy's.
+    for (value, refused) in [("yes", false), ("0", true)] {
+        let limit = ["--bind", "127.0.0.1:0", "--max-peers-per-address", "1"];
+        let (_child, address, _log) =
+            listening_with(&limit, &[("WEBRTC_MESH_TRUST_FORWARDED_FOR", value)]).await;
+        let mut codes = Vec::new();
+        let mut held = Vec::new();
+        for from in ["192.0.2.1", "192.0.2.2"] {
+            let mut request = format!("ws://{address}/").into_client_request().unwrap();
+            request.headers_mut().insert("x-forwarded-for", from.parse().unwrap());
+            let stream = TcpStream::connect(address).await.unwrap();
+            let (socket, _) = within(tokio_tungstenite::client_async(request, stream)).await.unwrap();
+            let mut client = Client { socket, headers: HeaderMap::new() };
+            client.say("J: \n").await;
+            codes.push(match within(client.socket.next()).await {
+                Some(Ok(Message::Text(_))) => false,
+                Some(Ok(Message::Close(_))) => true,
+                other => panic!("{other:?}"),
+            });
+            held.push(client);
+        }
+        assert_eq!(codes, [false, refused], "{value}");
+    }
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! In a program, over TLS, watched, and ended.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::response::Html;
 use axum::routing::get;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, pem::PemObject as _};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
@@ -22,14 +23,22 @@ const GENERATION: Generation = Generation::Godot4;
 #[tokio::test]
 async fn one_program_serves_its_page_and_the_signalling() {
     let server = SignalingServer::builder().build();
-    let program =
-        Router::new().route("/", get(|| async { Html("the game") })).nest("/signaling", server.router());
+    let program = Router::new()
+        .route("/", get(|| async { Html("the game") }))
+        .nest("/nested", server.router())
+        .nest_service("/signaling", server.router());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serving = tokio::spawn(async move { axum::serve(listener, program).await });
     assert!(super::support::get(address, "/").await.ends_with("the game"));
     assert!(super::support::get(address, "/signaling/healthz").await.starts_with("HTTP/1.1 200"));
-    let client = Client::connect(address, "/signaling").await.unwrap();
+    for path in ["/nested", "/nested?a=b", "/signaling", "/signaling/?a=b"] {
+        Client::connect(address, path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    for path in ["/nested/", "/signaling/x"] {
+        assert!(Client::connect(address, path).await.is_err(), "{path}");
+    }
+    let client = Client::connect(address, "/signaling/").await.unwrap();
     let mut host = client.join(GENERATION, "").await;
     within(server.shutdown()).await;
     assert_eq!(host.client.closed().await, CloseReason::ShuttingDown);
@@ -71,8 +80,10 @@ async fn a_server_that_is_told_to_end_says_goodbye_and_leaves_no_task() {
 async fn a_client_that_does_not_answer_does_not_hold_up_the_end() {
     let server = serve(SignalingServer::builder().shutdown_limit(Duration::from_millis(100))).await;
     let _host = server.member(GENERATION, "").await; // Reads no close frame.
+    let since = Instant::now();
     within(server.server.shutdown()).await;
     within(server.serving).await.unwrap().unwrap();
+    assert!(since.elapsed() < Duration::from_millis(1_500), "2 s is what it has: {:?}", since.elapsed());
 }
 
 #[tokio::test]
@@ -130,7 +141,7 @@ async fn over_tls_it_is_the_same() {
     let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let (cert, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
     let config = TlsConfig::from_pem(cert.as_bytes(), key.as_bytes()).unwrap();
-    let server = SignalingServer::builder().build();
+    let server = SignalingServer::builder().http_limit(Duration::from_millis(500)).build();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let on_tls = server.clone();
@@ -146,11 +157,19 @@ async fn over_tls_it_is_the_same() {
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     // Somebody who does not speak TLS is no trouble.
     let _plain = Client::connect(address, "/").await.err().unwrap();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let stream = connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap();
+    let connect = async || {
+        let stream = TcpStream::connect(address).await.unwrap();
+        connector.connect(ServerName::try_from("localhost").unwrap(), stream).await.unwrap()
+    };
+    let (mut idle, since) = (connect().await, Instant::now());
+    let stream = connect().await;
     let client = Client::over(stream, "wss://localhost/").await.unwrap();
     let mut host = client.join(GENERATION, "").await;
     assert_eq!(host.id, 1);
+    // What is no WebSocket in time is cut, and what is stays.
+    let _ = within(idle.read_to_end(&mut Vec::new())).await;
+    assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
+    host.tell(77, "still here").await;
     let goodbye = tokio::spawn(async move { host.client.closed().await });
     within(server.shutdown()).await;
     assert_eq!(within(goodbye).await.unwrap(), CloseReason::ShuttingDown);

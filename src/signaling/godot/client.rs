@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
+use tokio::time::Instant;
 
 use super::{CloseReason, Generation, Message, RelayKind};
 use crate::connection::Signal;
@@ -59,6 +60,12 @@ pub struct GodotSignaling {
     id: PeerId,
     lobby: Lobby,
     link: Link,
+    /// Since when the link is up.
+    up_since: Instant,
+    /// Losses and vain attempts, one soon after the other.
+    tries: u32,
+    /// What is to be said when the server is reached again.
+    unsent: VecDeque<(PeerId, Message)>,
     /// What is to be reported; it is taken before more is heard, so this holds what one message says, or one entry.
     events: VecDeque<SignalingEvent>,
 }
@@ -75,13 +82,19 @@ enum Link {
 
 /// The way back to the server.
 struct Repair {
-    tries: u32,
     attempt: BoxFuture<'static, Result<Entered, SignalingError>>,
 }
 
 /// The bound of the first pause before it is tried to reach the server again, and of the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// A connection that held for so long was a good one. The pauses after one that did not go on growing.
+const STEADY: Duration = Duration::from_secs(30);
+
+/// Signals that wait for the server to be reached again: descriptions and candidates of a few peers, 4 MiB at the most.
+/// Over it, a signal is refused.
+const MAX_UNSENT: usize = 64;
 
 impl GodotSignaling {
     /// The options of a connection to this server, `ws://HOST[:PORT][/PATH]` or `wss://…`; awaiting them connects and
@@ -125,45 +138,53 @@ impl GodotSignaling {
             _ => false,
         };
         let error = SignalingError::from(end);
+        self.tries = if self.up_since.elapsed() < STEADY { self.tries + 1 } else { 0 };
         self.link = if can_return {
             self.events.push_back(SignalingEvent::Lost(error));
-            Link::Down(self.repair(0))
+            Link::Down(self.repair())
         } else {
             Link::Over(error)
         };
     }
 
-    fn repair(&self, tries: u32) -> Repair {
+    fn repair(&self) -> Repair {
         let claim = Claim { id: self.id, lobby: self.lobby.name.clone() };
         let settings = self.settings.clone();
-        let bound = (FIRST_PAUSE * 2_u32.saturating_pow(tries.min(16))).min(LONGEST_PAUSE);
+        let bound = (FIRST_PAUSE * 2_u32.saturating_pow(self.tries.min(16))).min(LONGEST_PAUSE);
         let pause = bound.mul_f64(rand::random());
         let attempt = async move {
             tokio::time::sleep(pause).await;
             enter(&settings, Some(&claim)).await
         };
-        Repair { tries, attempt: attempt.boxed() }
+        Repair { attempt: attempt.boxed() }
     }
 
     /// An attempt to reach the server again is over.
-    fn repaired(&mut self, tries: u32, attempt: Result<Entered, SignalingError>) {
+    fn repaired(&mut self, attempt: Result<Entered, SignalingError>) {
         match attempt {
             Ok(Entered { socket, id, .. }) if id != self.id => {
                 // It does not know us, and now somebody else is in the lobby who never was: we go again.
                 drop(socket);
                 self.link = Link::Over(SignalingError::ClosedByServer(CloseReason::NotResumed));
             }
-            Ok(Entered { socket, mesh, peers, rest, .. }) => {
-                self.link = Link::Up(Box::new(socket));
+            Ok(Entered { mut socket, mesh, peers, rest, .. }) => {
+                self.up_since = Instant::now();
                 self.lobby.mesh = mesh;
                 self.lobby.meet(&peers, &mut self.events);
                 rest.into_iter().for_each(|message| self.lobby.take(message, &mut self.events));
                 self.events.push_back(SignalingEvent::Restored);
+                for (peer, message) in std::mem::take(&mut self.unsent) {
+                    if self.lobby.has(peer) {
+                        socket.say_soon(message.encode(self.settings.generation));
+                    }
+                }
+                self.link = Link::Up(Box::new(socket));
             }
             Err(error) if is_final(&error) => self.link = Link::Over(error),
             Err(error) => {
-                tracing::debug!(%error, tries, "the signalling server is not reached");
-                self.link = Link::Down(self.repair(tries + 1));
+                self.tries += 1;
+                tracing::debug!(%error, tries = self.tries, "the signalling server is not reached");
+                self.link = Link::Down(self.repair());
             }
         }
     }
@@ -209,9 +230,8 @@ impl Signaling for GodotSignaling {
                     Err(end) => self.lost(end),
                 },
                 Link::Down(repair) => {
-                    let tries = repair.tries;
                     let attempt = (&mut repair.attempt).await;
-                    self.repaired(tries, attempt);
+                    self.repaired(attempt);
                 }
                 Link::Over(error) => return Err(error.clone()),
                 Link::Done => std::future::pending().await,
@@ -225,6 +245,10 @@ impl Signaling for GodotSignaling {
             return Err(SignalingError::UnknownPeer(to));
         }
         match Message::relay(to.get(), &signal) {
+            Ok(message) if matches!(self.link, Link::Down(_)) && self.unsent.len() < MAX_UNSENT => {
+                self.unsent.push_back((to, message));
+                Ok(())
+            }
             Ok(message) => self.say(&message).await,
             Err(error) => {
                 tracing::debug!(peer = %to, %error, "a signal is left out");
@@ -356,13 +380,15 @@ impl IntoFuture for GodotConnect {
 
     fn into_future(self) -> Self::IntoFuture {
         async move {
-            let settings = Arc::new(self.settings);
+            let settings = Arc::new(self.settings.with_session());
             let Entered { socket, id, mesh, lobby, peers, rest } = enter(&settings, None).await?;
             let mut lobby = Lobby::new(settings.generation, id, mesh, lobby, socket.can_return);
             let mut events = VecDeque::new();
             lobby.meet(&peers, &mut events);
             rest.into_iter().for_each(|message| lobby.take(message, &mut events));
-            Ok(GodotSignaling { settings, id, lobby, link: Link::Up(Box::new(socket)), events })
+            let link = Link::Up(Box::new(socket));
+            let (up_since, tries, unsent) = (Instant::now(), 0, VecDeque::new());
+            Ok(GodotSignaling { settings, id, lobby, link, up_since, tries, unsent, events })
         }
         .boxed()
     }

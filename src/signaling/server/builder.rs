@@ -12,7 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::SignalingServer;
 use super::admission::{Admission, Arrival};
+use super::households::Households;
 use super::http::Door;
+use super::mailbox::{Bounds, Budget};
 use super::memory::InMemory;
 use super::metrics::Metrics;
 use super::rate::{Addresses, Rate};
@@ -27,14 +29,18 @@ pub struct SignalingServerBuilder {
     peers: usize,
     lobbies: usize,
     peers_per_lobby: usize,
+    peers_per_address: usize,
     message_bytes: usize,
     messages: (u32, u32),
+    bytes: (u32, u32),
     joins: (u32, u32),
     join_limit: Duration,
     ping_interval: Duration,
     silence_limit: Duration,
     write_limit: Duration,
     outbox: (usize, usize),
+    outboxes_bytes: usize,
+    http_limit: Duration,
     header_limit: Duration,
     tls_handshake_limit: Duration,
     resume: Duration,
@@ -53,14 +59,18 @@ impl Default for SignalingServerBuilder {
             peers: 4_096,
             lobbies: 1_024,
             peers_per_lobby: 128,
+            peers_per_address: 512,
             message_bytes: 64 * 1024,
             messages: (100, 1_000),
+            bytes: (1024 * 1024, 8 * 1024 * 1024),
             joins: (200, 1_000),
             join_limit: Duration::from_secs(1),
             ping_interval: Duration::from_secs(10),
             silence_limit: Duration::from_secs(25),
             write_limit: Duration::from_secs(10),
             outbox: (4_096, 1024 * 1024),
+            outboxes_bytes: 256 * 1024 * 1024,
+            http_limit: Duration::from_secs(15),
             header_limit: Duration::from_secs(5),
             tls_handshake_limit: Duration::from_secs(5),
             resume: Duration::from_secs(15),
@@ -101,6 +111,16 @@ impl SignalingServerBuilder {
         self
     }
 
+    /// Clients of one IPv4 address, or one /64 of IPv6, at once (default 512, an eighth of all: a school, or a LAN party,
+    /// is behind one address). Those are counted whose place is kept while they are away; one that comes back counts
+    /// once. One more is closed with [`TooManyPeers`](crate::signaling::godot::CloseReason::TooManyPeers). Behind a proxy,
+    /// all have its address, unless [`trust_forwarded_for`](SignalingServerBuilder::trust_forwarded_for) is on. Not
+    /// limited where the address is not known ([`router`](SignalingServer::router)).
+    pub fn max_peers_per_address(mut self, peers: usize) -> Self {
+        self.peers_per_address = peers;
+        self
+    }
+
     /// The longest message from a client, in bytes (default 64 KiB; a description is 1 to 4 KiB, and some engines put
     /// all candidates into it). A longer one closes the client with
     /// [`TooLarge`](crate::signaling::godot::CloseReason::TooLarge), and is not received first.
@@ -117,8 +137,18 @@ impl SignalingServerBuilder {
         self
     }
 
+    /// Bytes that are read from a connection per second in the long run, and at once (default 1 MiB and 8 MiB: more than
+    /// a newcomer sends to a full lobby). Beyond it the connection is not read for a moment. Unlike
+    /// [`message_rate`](SignalingServerBuilder::message_rate), it counts all that comes, what makes no message yet too. At
+    /// least 1 each. For [`serve`](SignalingServer::serve) and [`serve_tls`](SignalingServer::serve_tls).
+    pub fn byte_rate(mut self, per_second: u32, burst: u32) -> Self {
+        self.bytes = (per_second, burst);
+        self
+    }
+
     /// Connections from one IPv4 address, or one /64 of IPv6, per second in the long run, and at once (default 200 and
-    /// 1,000, for many players behind one address). One more is refused with HTTP 429. At least 1 each. Not limited
+    /// 1,000, for many players behind one address). One more is refused with HTTP 429. Requests for `/healthz` and
+    /// `/metrics` count as well. At least 1 each. Not limited
     /// where the address is not known ([`router`](SignalingServer::router)). 65,536 addresses are remembered; those
     /// beyond share one allowance.
     pub fn join_rate(mut self, per_second: u32, burst: u32) -> Self {
@@ -140,7 +170,8 @@ impl SignalingServerBuilder {
     }
 
     /// After how long without any frame from a client, answers to pings among them, its connection counts as lost
-    /// (default 25 s: two pings and a half).
+    /// (default 25 s: two pings and a half). If it is the server that did nothing meanwhile, as its machine slept, clients
+    /// have half of it from then on.
     pub fn silence_limit(mut self, limit: Duration) -> Self {
         self.silence_limit = limit;
         self
@@ -153,12 +184,28 @@ impl SignalingServerBuilder {
         self
     }
 
-    /// What may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a full lobby of
-    /// 128 with all their candidates). A client for whom more would wait is closed with
-    /// [`Unresponsive`](crate::signaling::godot::CloseReason::Unresponsive), as it would miss something otherwise; one
-    /// that is away has left.
+    /// What members say that may wait for one client: messages, and their bytes (default 4,096 and 1 MiB: offers from a
+    /// full lobby of 128 with all their candidates). Of one sender's, a quarter of it may wait. What is over it is dropped
+    /// and counted, and closes nobody, whether the client is connected or away; one that does not read is ended by the
+    /// [`write_limit`](SignalingServerBuilder::write_limit). What the server itself says has room of its own
+    /// ([`Mailbox`](super::Mailbox)).
     pub fn outbox(mut self, max_messages: usize, max_bytes: usize) -> Self {
         self.outbox = (max_messages, max_bytes);
+        self
+    }
+
+    /// What may wait for all clients together, in bytes (default 256 MiB: some 250 full outboxes, which a small machine
+    /// has the memory for). What members say beyond it is dropped and counted.
+    pub fn outboxes_bytes(mut self, max_bytes: usize) -> Self {
+        self.outboxes_bytes = max_bytes;
+        self
+    }
+
+    /// How long a connection may take in all to become a WebSocket, whatever it asks for before (default 15 s: a TLS
+    /// handshake and a request on the worst of networks); then it is cut. One that asks only for `/healthz` or `/metrics`
+    /// is, too. For [`serve`](SignalingServer::serve) and [`serve_tls`](SignalingServer::serve_tls).
+    pub fn http_limit(mut self, limit: Duration) -> Self {
+        self.http_limit = limit;
         self
     }
 
@@ -267,13 +314,22 @@ impl SignalingServerBuilder {
             admission_limit: self.admission_limit,
             max_message_bytes: self.message_bytes,
             write_limit: self.write_limit,
+            http_limit: self.http_limit,
             header_limit: self.header_limit,
             tls_limit: self.tls_handshake_limit,
             shutdown_limit: self.shutdown_limit,
-            outbox: self.outbox,
+            outbox: Bounds {
+                relays: self.outbox.0,
+                bytes: self.outbox.1,
+                news: NEWS.max(self.peers_per_lobby.saturating_mul(2)),
+            },
+            budget: Budget::new(self.outboxes_bytes),
             trust_forwarded_for: self.trust_forwarded_for,
             addresses: Mutex::new(Addresses::new(Rate::new(self.joins.0, self.joins.1), Instant::now())),
+            bytes: Rate::new(self.bytes.0, self.bytes.1),
+            households: Households::new(self.peers_per_address),
             max_peers,
+            connections: Arc::new(Semaphore::new((max_peers + SPARE).min(Semaphore::MAX_PERMITS))),
             peers: Arc::new(Semaphore::new(max_peers)),
             kept: Arc::new(Semaphore::new(max_peers)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
@@ -285,6 +341,12 @@ impl SignalingServerBuilder {
         SignalingServer { door: Door { shared: Arc::new(shared), _guard: Arc::new(stop.drop_guard()) } }
     }
 }
+
+/// Messages of the server's own that may wait for a client, at least: some 64 KiB.
+const NEWS: usize = 1_024;
+
+/// TCP connections beside those of as many clients as may be: for those who are yet to ask for something.
+const SPARE: usize = 1_024;
 
 /// Clients that are told at once, for a second at the most each, that there is no room; others get HTTP 503.
 const REFUSALS: usize = 64;

@@ -14,6 +14,7 @@ use futures::StreamExt as _;
 use tokio::time::{Duration, timeout};
 use tokio_util::sync::DropGuard;
 
+use super::accept::Gate;
 use super::admission::Arrival;
 use super::rendezvous::SessionSecret;
 use super::session::{self, Actor, Client};
@@ -50,16 +51,32 @@ pub(super) fn router_of_all_paths(door: Door) -> Router {
     router(door.clone()).fallback_service(any(upgrade).with_state(door))
 }
 
-async fn healthz(State(door): State<Door>) -> Response {
+async fn healthz(State(door): State<Door>, request: Request) -> Response {
+    if let Some(refusal) = too_often(&door.shared, request) {
+        return refusal;
+    }
     let lobbies = door.shared.rendezvous.counts().lobbies;
     let body = serde_json::json!({ "status": "ok", "peers": door.shared.connected(), "lobbies": lobbies });
     ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-async fn metrics(State(door): State<Door>) -> Response {
+async fn metrics(State(door): State<Door>, request: Request) -> Response {
+    if let Some(refusal) = too_often(&door.shared, request) {
+        return refusal;
+    }
     let text = door.shared.metrics.text(door.shared.connected(), door.shared.rendezvous.counts());
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
+}
+
+/// What somebody hears who asks for numbers more often than one may join.
+fn too_often(shared: &Shared, request: Request) -> Option<Response> {
+    let address = address(&request.into_parts().0, shared.trust_forwarded_for)?;
+    if shared.welcomes(address) {
+        return None;
+    }
+    shared.metrics.refused("too_many_requests");
+    Some((StatusCode::TOO_MANY_REQUESTS, "Too many requests at once.\n").into_response())
 }
 
 async fn upgrade(State(door): State<Door>, request: Request) -> Response {
@@ -107,17 +124,29 @@ async fn upgrade(State(door): State<Door>, request: Request) -> Response {
         .write_buffer_size(READ_BUFFER_BYTES)
         .max_frame_size(shared.max_message_bytes)
         .max_message_size(shared.max_message_bytes);
-    let Ok(permit) = Arc::clone(&shared.peers).try_acquire_owned() else {
-        shared.metrics.refused("too_many_peers");
-        let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else {
-            return (StatusCode::SERVICE_UNAVAILABLE, "Too many clients.\n").into_response();
-        };
-        let kill = shared.kill.clone();
-        return websocket.on_upgrade(move |socket| async move {
-            let _held = (token, permit);
-            let told = timeout(REFUSAL_LIMIT, turn_away(socket, CloseReason::TooManyPeers));
-            let _ = kill.run_until_cancelled(told).await;
-        });
+    // Within somebody else's program there is none.
+    let gate = parts.extensions.get::<Gate>().cloned().unwrap_or_default();
+    let place = address.map(|address| shared.households.take(address, wishes.session).ok_or(()));
+    let places = match (place.transpose(), Arc::clone(&shared.peers).try_acquire_owned()) {
+        (Ok(place), Ok(permit)) => Ok((place, permit)),
+        (Err(()), _) => Err("too_many_peers_of_address"),
+        (_, Err(_)) => Err("too_many_peers"),
+    };
+    let (place, permit) = match places {
+        Ok(places) => places,
+        Err(label) => {
+            shared.metrics.refused(label);
+            let Ok(permit) = Arc::clone(&shared.refusals).try_acquire_owned() else {
+                return (StatusCode::SERVICE_UNAVAILABLE, "Too many clients.\n").into_response();
+            };
+            let kill = shared.kill.clone();
+            return websocket.on_upgrade(move |socket| async move {
+                gate.pass();
+                let _held = (token, permit);
+                let told = timeout(REFUSAL_LIMIT, turn_away(socket, CloseReason::TooManyPeers));
+                let _ = kill.run_until_cancelled(told).await;
+            });
+        }
     };
     let client = Client {
         session: wishes.session,
@@ -125,13 +154,17 @@ async fn upgrade(State(door): State<Door>, request: Request) -> Response {
         create: wishes.create,
         arrival,
         permit: Some(permit),
+        _place: place,
     };
-    let hold = shared.session.resume.as_secs();
+    // Less than a second is one: whoever is told of none does not try.
+    let hold = shared.session.resume;
+    let hold = hold.as_secs() + u64::from(hold.subsec_nanos() > 0);
     let mut response = websocket.on_upgrade(move |socket| async move {
+        gate.pass();
         let _held = token;
         session::run(Actor::new(shared, socket, client)).await;
     });
-    if wishes.session.is_some() {
+    if wishes.session.is_some() && hold > 0 {
         response.headers_mut().insert(SESSION_HEADER, HeaderValue::from(hold));
     }
     response

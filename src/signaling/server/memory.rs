@@ -35,7 +35,8 @@ struct Lobby {
     generation: Generation,
     mesh: bool,
     sealed: bool,
-    /// Made by somebody who had been in it, before the server was restarted.
+    /// Made under a name of a client's choice while lobbies of an earlier run are restored: whoever made it, others may
+    /// have been in it before.
     restored: bool,
     members: BTreeMap<u32, Member>,
     /// Members whose connection was lost and who did not come back in time.
@@ -190,7 +191,7 @@ impl InMemory {
             }
             (request.lobby.clone(), true)
         } else if request.create {
-            (request.lobby.clone(), false)
+            (request.lobby.clone(), restores)
         } else {
             return Err(CloseReason::LobbyDoesNotExist);
         };
@@ -257,8 +258,8 @@ impl Lobby {
         if full {
             return Err(CloseReason::LobbyFull);
         }
-        let first = self.members.is_empty() && !self.restored;
-        Ok(Way::New(if first { HOST } else { self.unused_id() }))
+        // A lobby has members, unless it was just made for this one.
+        Ok(Way::New(if self.members.is_empty() { HOST } else { self.unused_id() }))
     }
 
     fn unused_id(&self) -> u32 {

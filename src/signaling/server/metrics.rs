@@ -52,7 +52,8 @@ impl Metrics {
         let joins = counter("joins", "Clients that joined a lobby");
         let resumed = counter("resumed", "Clients that got back the place that was kept for them");
         let relays = counter("relays", "Offers, answers and candidates handed on");
-        let dropped_relays = counter("dropped_relays", "Those for somebody who was not there");
+        let dropped_relays =
+            counter("dropped_relays", "Those for somebody who was not there, or for whom too much waited");
         let malformed = counter("malformed", "Frames that are no message");
         let lost = counter("lost", "Connections lost without a close frame");
         let received_bytes = counter("received_bytes", "Payload of frames from clients");

@@ -48,6 +48,14 @@ impl Bucket {
         Duration::try_from_secs_f64(missing / rate.per_second).unwrap_or(Duration::ZERO)
     }
 
+    /// Takes so many, there or not; until they are there, it is to be waited so long.
+    pub(super) fn spend(&mut self, rate: Rate, tokens: usize, now: Instant) -> Duration {
+        self.fill(rate, now);
+        self.tokens -= tokens as f64;
+        let missing = (-self.tokens).max(0.0);
+        Duration::try_from_secs_f64(missing / rate.per_second).unwrap_or(Duration::ZERO)
+    }
+
     fn fill(&mut self, rate: Rate, now: Instant) {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + passed * rate.per_second).min(rate.burst);
@@ -107,7 +115,8 @@ impl Addresses {
     }
 }
 
-fn household(address: IpAddr) -> IpAddr {
+/// What one household has: an IPv4 address, or a /64 of IPv6.
+pub(super) fn household(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {
@@ -130,6 +139,16 @@ mod tests {
         assert!(bucket.wait(rate, start) <= Duration::from_millis(101));
         assert_eq!(taken(&mut bucket, start + Duration::from_millis(250)), 2);
         assert_eq!(taken(&mut bucket, start + Duration::from_secs(60)), 3);
+    }
+
+    #[test]
+    fn what_is_spent_beyond_the_burst_is_waited_for() {
+        let (rate, start) = (Rate::new(1_000, 4_000), Instant::now());
+        let mut bucket = Bucket::new(rate, start);
+        assert_eq!(bucket.spend(rate, 4_000, start), Duration::ZERO);
+        assert_eq!(bucket.spend(rate, 500, start), Duration::from_millis(500));
+        assert_eq!(bucket.spend(rate, 0, start + Duration::from_millis(500)), Duration::ZERO);
+        assert_eq!(bucket.spend(rate, 5_000, start + Duration::from_secs(60)), Duration::from_secs(1));
     }
 
     #[test]

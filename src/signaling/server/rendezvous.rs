@@ -34,7 +34,7 @@ pub trait Rendezvous: fmt::Debug + Send + Sync + 'static {
     async fn join(&self, request: JoinRequest, mailbox: Mailbox) -> Result<Membership, CloseReason>;
 
     /// A member says something to another one, whose mailbox is told so as from the sender. False if nobody is told:
-    /// the other is not there, or the two are both clients of a client/server lobby.
+    /// the other is not there, its mailbox does not take it, or the two are both clients of a client/server lobby.
     ///
     /// # Cancel safety
     ///
@@ -109,7 +109,7 @@ pub struct Membership {
 pub enum Leaving {
     /// It said so, or was closed.
     Gone,
-    /// Its connection was lost, and it did not come back in time. It may yet
+    /// Its connection was lost, and it did not come back in time, or it was closed as it heard nothing. It may yet
     /// ([`restore`](super::SignalingServerBuilder::restore)).
     Lost,
     /// The lobby was sealed a while ago: all others' mailboxes are closed with

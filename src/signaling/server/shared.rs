@@ -10,9 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::admission::{Admission, Arrival};
-use super::mailbox::Mailbox;
+use super::households::Households;
+use super::mailbox::{Bounds, Budget, Mailbox};
 use super::metrics::Metrics;
-use super::rate::Addresses;
+use super::rate::{Addresses, Rate};
 use super::rendezvous::Rendezvous;
 use super::session::state::Limits;
 use crate::signaling::godot::CloseReason;
@@ -25,13 +26,19 @@ pub(super) struct Shared {
     pub(super) admission_limit: Duration,
     pub(super) max_message_bytes: usize,
     pub(super) write_limit: Duration,
+    pub(super) http_limit: Duration,
     pub(super) header_limit: Duration,
     pub(super) tls_limit: Duration,
     pub(super) shutdown_limit: Duration,
-    pub(super) outbox: (usize, usize),
+    pub(super) outbox: Bounds,
+    pub(super) budget: Arc<Budget>,
     pub(super) trust_forwarded_for: bool,
     pub(super) addresses: Mutex<Addresses>,
+    pub(super) bytes: Rate,
+    pub(super) households: Arc<Households>,
     pub(super) max_peers: usize,
+    /// TCP connections, whatever becomes of them.
+    pub(super) connections: Arc<Semaphore>,
     /// As many as may be connected.
     pub(super) peers: Arc<Semaphore>,
     /// As many as may be away, with their place kept.
@@ -55,7 +62,7 @@ impl Shared {
     }
 
     pub(super) fn mailbox(&self) -> Mailbox {
-        Mailbox::new(self.outbox.0, self.outbox.1)
+        Mailbox::new(self.outbox, Arc::clone(&self.budget))
     }
 
     /// Clients that are connected.

@@ -4,22 +4,28 @@
 #![allow(clippy::expect_used, clippy::panic, reason = "what must hold, and is not part of the library")]
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use tokio::time::{Duration, Instant};
 
-use super::mailbox::{Mailbox, Wanted};
+use super::mailbox::{Bounds, Budget, Mailbox, Wanted};
 use super::memory::InMemory;
 use super::rate::Rate;
-use super::rendezvous::{JoinRequest, Membership, Rendezvous as _, SessionSecret};
+use super::rendezvous::{JoinRequest, Leaving, Membership, Rendezvous as _, SessionSecret};
 use super::session::state::{Effect, Input, Limits, State};
 use crate::signaling::godot::{CloseReason, Generation, Message, RelayKind};
 
 /// The bounds that the clients meet, small so that they do.
 const MAX_LOBBIES: usize = 3;
 const MAX_PEERS: usize = 4;
-const MAX_MESSAGES: usize = 6;
+const MAX_RELAYS: usize = 6;
 const MAX_BYTES: usize = 600;
+const MAX_BYTES_OF_ALL: usize = 1_000;
+/// That each member goes, and another one comes, and the seal: more cannot wait.
+const MAX_NEWS: usize = 2 * (MAX_PEERS - 1) + 1;
 const MAX_CLIENTS: usize = 12;
+
+const BOUNDS: Bounds = Bounds { relays: MAX_RELAYS, bytes: MAX_BYTES, news: MAX_NEWS };
 
 const LIMITS: Limits = Limits {
     join: Duration::from_secs(1),
@@ -32,6 +38,7 @@ const LIMITS: Limits = Limits {
 
 pub(crate) struct World {
     lobbies: InMemory,
+    budget: Arc<Budget>,
     clients: Vec<Client>,
     now: Instant,
     /// Whom the last step was about.
@@ -57,6 +64,7 @@ impl World {
         let restore = if restores { Duration::from_secs(3_600) } else { Duration::ZERO };
         World {
             lobbies: InMemory::new(MAX_LOBBIES, MAX_PEERS, restore),
+            budget: Budget::new(MAX_BYTES_OF_ALL),
             clients: Vec::new(),
             now: Instant::now(),
             acting: 0,
@@ -95,7 +103,14 @@ impl World {
                 self.clients[choice].deaf = how % 4 == 0;
                 Some((choice, Input::Beat))
             }
-            30 if how > 250 => Some((choice, Input::Stop)),
+            // It is the server that stops, so all hear it, and nobody is told of the others.
+            30 if how > 250 => {
+                for client in 0..self.clients.len() {
+                    self.acting = client;
+                    self.tell(client, Input::Stop);
+                }
+                None
+            }
             30 => Some((choice, Input::Unreadable(CloseReason::TooLarge))),
             31 => None,
             _ => {
@@ -141,7 +156,7 @@ impl World {
         };
         self.clients.push(Client {
             state: State::new(LIMITS, session.is_some(), self.now),
-            mailbox: Mailbox::new(MAX_MESSAGES, MAX_BYTES),
+            mailbox: Mailbox::new(BOUNDS, Arc::clone(&self.budget)),
             request,
             asked: None,
             deaf: false,
@@ -170,7 +185,10 @@ impl World {
             Effect::Join { .. } | Effect::Relay { .. } | Effect::Seal(_) => {
                 assert_eq!(self.clients[client].asked.replace(effect), None, "one at a time");
             }
-            Effect::Leave(membership, why) => self.lobbies.leave_now(&membership, why),
+            Effect::Leave(membership, why) => {
+                assert!(why != Leaving::Lost || self.acting == client, "what others do takes no place away");
+                self.lobbies.leave_now(&membership, why);
+            }
             Effect::Say(text) => self.clients[client].hear(&text),
             Effect::Close(reason) => {
                 self.blame(client, &reason);
@@ -205,18 +223,13 @@ impl World {
     fn blame(&self, client: usize, reason: &CloseReason) {
         let by_others = matches!(
             reason,
-            CloseReason::HostDisconnected
-                | CloseReason::SealComplete
-                | CloseReason::Replaced
-                | CloseReason::Unresponsive
+            CloseReason::HostDisconnected | CloseReason::SealComplete | CloseReason::Replaced
         );
         assert!(by_others || client == self.acting, "{reason} for what {} did", self.acting);
         let session = self.clients[client].request.session;
         let same = |other: &&Client| other.request.session.is_some() && other.request.session == session;
         let came_back = self.clients.iter().filter(same).count() > 1;
         assert!(*reason != CloseReason::Replaced || came_back, "it is another one");
-        let deaf = self.clients[client].deaf || client == self.acting;
-        assert!(*reason != CloseReason::Unresponsive || deaf, "it listens");
     }
 
     /// Everyone has its answers, and whoever listens is told what waits.
@@ -251,8 +264,8 @@ impl World {
         let seats: BTreeSet<(&str, u32)> = members().map(|it| (it.lobby.as_str(), it.id)).collect();
         assert_eq!(seats.len(), members().count(), "ids are unique in a lobby");
         for client in &self.clients {
-            let (messages, bytes) = client.mailbox.load();
-            assert!(messages <= MAX_MESSAGES && bytes <= MAX_BYTES, "what waits is bounded");
+            let (relays, bytes, news) = client.mailbox.load();
+            assert!(relays <= MAX_RELAYS && bytes <= MAX_BYTES && news <= MAX_NEWS, "what waits is bounded");
             let Some(Membership { lobby, id, .. }) = client.state.membership() else { continue };
             if client.state.talks() && !client.deaf {
                 let Some(Message::Id { id: told, mesh }) = client.told.first() else {
@@ -264,6 +277,9 @@ impl World {
                 assert_eq!(client.known, known.collect(), "everyone there, and nobody else");
             }
         }
+        let waiting = self.clients.iter().map(|client| client.mailbox.load().1);
+        assert_eq!(self.budget.used(), waiting.sum::<usize>(), "what waits is counted");
+        assert!(self.budget.used() <= MAX_BYTES_OF_ALL);
         let counts = self.lobbies.counts();
         let lobbies: BTreeSet<&str> = seats.iter().map(|(lobby, _)| *lobby).collect();
         assert_eq!((counts.members, counts.lobbies), (seats.len(), lobbies.len()));

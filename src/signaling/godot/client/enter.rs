@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::{self};
 
 use super::socket::{Socket, Stream, config};
 use super::{CloseReason, Generation, Message};
+use crate::connection::MAX_SDP_BYTES;
 use crate::error::SignalingError;
 use crate::id::PeerId;
 
@@ -56,8 +57,10 @@ pub(super) struct Entered {
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Messages that are heard before the lobby's name: one for each peer, and what those send that are eager.
-const MAX_MESSAGES: usize = 4096;
+/// Peers that are in a lobby when we come.
+const MAX_THERE: usize = 4096;
+/// Other messages that are heard before the lobby's name. Servers say nothing else by then.
+const MAX_REST: usize = 64;
 
 /// A server's answer to the handshake says by this header that it gives a client its id again.
 const SESSION_HEADER: &str = "x-webrtc-mesh-session";
@@ -74,8 +77,14 @@ impl Settings {
             reconnect: true,
             headers: Vec::new(),
             root_certificates: Vec::new(),
-            session: format!("{:032x}", rand::random::<u128>()),
+            session: String::new(),
         }
+    }
+
+    /// Of one member: whoever connects twice is two.
+    pub(super) fn with_session(mut self) -> Settings {
+        self.session = format!("{:032x}", rand::random::<u128>());
+        self
     }
 
     fn refused_url(&self, reason: impl fmt::Display) -> SignalingError {
@@ -150,7 +159,7 @@ async fn join(
         let frame = socket.hear().await?;
         match Message::decode(generation, &frame) {
             Ok(Message::Id { id, mesh }) => us = Some((id, mesh)),
-            Ok(Message::PeerConnect(id)) if peers.len() < MAX_MESSAGES => peers.push(id),
+            Ok(Message::PeerConnect(id)) if peers.len() < MAX_THERE => peers.push(id),
             Ok(Message::PeerDisconnect(id)) => peers.retain(|peer| *peer != id),
             Ok(Message::Join { lobby, .. }) => {
                 // Godot's GDScript servers let a client into a sealed lobby so far, and no farther.
@@ -161,7 +170,8 @@ async fn join(
                 })?;
                 return Ok(Entered { socket, id, mesh, lobby, peers, rest });
             }
-            Ok(message) if rest.len() < MAX_MESSAGES => rest.push(message),
+            Ok(Message::Relay { payload, .. }) if payload.len() > MAX_SDP_BYTES => {}
+            Ok(message) if rest.len() < MAX_REST => rest.push(message),
             Ok(_) => {
                 return Err(SignalingError::Transport(
                     "the server says too much before it lets us in".to_owned(),
@@ -259,7 +269,7 @@ mod tests {
     use super::*;
 
     fn server(url: &str) -> Result<Server, SignalingError> {
-        Server::parse(&Settings::new(url.to_owned()), None)
+        Server::parse(&Settings::new(url.to_owned()).with_session(), None)
     }
 
     #[test]
@@ -301,7 +311,7 @@ mod tests {
 
     #[test]
     fn the_query_of_the_url_stays_and_our_wishes_come_after_it() {
-        let mut settings = Settings::new("ws://host/path?token=x".to_owned());
+        let mut settings = Settings::new("ws://host/path?token=x".to_owned()).with_session();
         settings.create = true;
         let claim = Claim { id: PeerId::SERVER, lobby: String::new() };
         let query = |claim| Server::parse(&settings, claim).unwrap().uri.query().map(str::to_owned).unwrap();

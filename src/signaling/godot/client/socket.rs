@@ -48,6 +48,9 @@ const PING_EVERY: Duration = Duration::from_secs(10);
 /// Two pings and some more.
 const SILENCE_LIMIT: Duration = Duration::from_secs(25);
 
+/// A timer that comes so late says more of this machine than of the server: it was suspended, or overloaded.
+const LATE: Duration = Duration::from_secs(1);
+
 /// The largest message that is taken. Godot's Node.js server hands on what a peer sends up to 100 MiB, and one that is
 /// not taken ends the connection for all: so this is far above what is of use, which is 64 KiB; the rest is ignored
 /// when it is looked at.
@@ -89,20 +92,37 @@ impl Socket {
                         Some(Err(error)) => return Err(self.end(End::Broken(error.to_string()))),
                     }
                 }
-                () = sleep_until(self.heard + SILENCE_LIMIT) => return Err(self.end(End::Silent(SILENCE_LIMIT))),
-                () = sleep_until(self.ping) => {
-                    self.ping = Instant::now() + PING_EVERY;
-                    // What is wrong with it is heard next.
-                    let _ = self.frames.send(Frame::Ping(Bytes::new())).now_or_never();
+                () = sleep_until(self.heard + SILENCE_LIMIT) => {
+                    // Are we late, then it was us who did not run, and what the server has sent may lie unread.
+                    if self.heard.elapsed() < SILENCE_LIMIT + LATE {
+                        return Err(self.end(End::Silent(SILENCE_LIMIT)));
+                    }
+                    self.heard = Instant::now() - SILENCE_LIMIT / 2;
+                    self.ping();
                 }
+                () = sleep_until(self.ping) => self.ping(),
             }
         }
     }
 
-    /// Sends a message. If the future is dropped, it is sent all the same, once there is room.
+    fn ping(&mut self) {
+        self.ping = Instant::now() + PING_EVERY;
+        // What is wrong with it is heard next.
+        let _ = self.frames.send(Frame::Ping(Bytes::new())).now_or_never();
+    }
+
+    /// Sends a message. If the future is dropped, it is sent all the same, at the latest with the next ping.
     pub(super) async fn say(&mut self, text: String) -> Result<(), SignalingError> {
         let sent = self.frames.send(Frame::Text(text.into())).await;
         sent.map_err(|error| SignalingError::Transport(error.to_string()))
+    }
+
+    /// Sends a message with what is sent next, if there is room for it.
+    pub(super) fn say_soon(&mut self, text: String) {
+        if let Err(error) = self.frames.start_send_unpin(Frame::Text(text.into())) {
+            tracing::debug!(%error, "a signal is not sent");
+        }
+        let _ = self.frames.flush().now_or_never();
     }
 
     /// Says goodbye, and waits for the server's. Without a limit: whoever waits has one.
@@ -205,6 +225,25 @@ mod tests {
             heard = socket.hear() => panic!("{heard:?} is heard"),
             () = tokio::time::sleep(hour) => {}
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_not_the_server_that_was_silent_while_we_slept() {
+        let (mut socket, mut server) = pair().await;
+        tokio::time::advance(Duration::from_secs(60 * 60)).await;
+        let answering = async move { while let Some(Ok(_)) = server.next().await {} };
+        tokio::select! {
+            _ = answering => panic!("the client has closed"),
+            heard = socket.hear() => panic!("{heard:?} is heard"),
+            () = tokio::time::sleep(Duration::from_secs(60)) => {}
+        }
+
+        let (mut socket, server) = pair().await;
+        tokio::time::advance(Duration::from_secs(60 * 60)).await;
+        let woken = Instant::now();
+        assert_eq!(socket.hear().await, Err(End::Silent(SILENCE_LIMIT)));
+        assert_eq!(woken.elapsed(), SILENCE_LIMIT / 2);
+        drop(server);
     }
 
     #[tokio::test]

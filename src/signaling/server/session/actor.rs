@@ -15,10 +15,11 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite;
 
 use super::super::admission::Arrival;
+use super::super::households::Place;
 use super::super::mailbox::{Mailbox, Wanted};
 use super::super::rendezvous::{Counts, JoinRequest, Leaving, SessionSecret};
 use super::super::shared::Shared;
-use super::state::{Effect, Input, State};
+use super::state::{Effect, Input, LATE, State};
 use crate::signaling::godot::{CloseReason, Generation};
 
 /// What the request said, before it was a WebSocket.
@@ -31,6 +32,8 @@ pub(in super::super) struct Client {
     pub(in super::super) arrival: Option<Arrival>,
     /// One of as many as may be connected.
     pub(in super::super) permit: Option<OwnedSemaphorePermit>,
+    /// One of as many as may be of its address, also while it is away.
+    pub(in super::super) _place: Option<Place>,
 }
 
 /// A connection, and what is done for it.
@@ -150,8 +153,16 @@ impl Actor {
                 answer
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
-                let late = write_deadline.is_some_and(|deadline| deadline <= Instant::now());
-                Some(if late { Input::Lost } else { Input::Tick })
+                let now = Instant::now();
+                match write_deadline.filter(|deadline| *deadline <= now) {
+                    // It is us who slept: the client could not show that it takes anything.
+                    Some(deadline) if now - deadline > LATE => {
+                        writer.as_mut().and_then(|writer| writer.since.replace(now));
+                        Some(Input::Tick)
+                    }
+                    Some(_) => Some(Input::Lost),
+                    None => Some(Input::Tick),
+                }
             }
             Some(written) = async { Some(writing?.flush().await) } => written.err().map(|_| Input::Lost),
             letter = mailbox.next(wanted), if state.has_seat() => Some(Input::Letter(letter)),
@@ -180,6 +191,8 @@ impl Actor {
                 let shared = Arc::clone(&self.shared);
                 self.calls.push_back(Box::pin(async move {
                     let told = timeout(CALL_LIMIT, shared.rendezvous.relay(&from, to, kind, payload)).await;
+                    // Whoever it is for comes first: what one says at once is not to pile up there.
+                    tokio::task::yield_now().await;
                     Some(Input::Relayed(told.unwrap_or(false)))
                 }));
             }

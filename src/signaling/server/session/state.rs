@@ -128,13 +128,17 @@ pub(in super::super) struct State {
     asked: bool,
     bucket: Bucket,
     paused_until: Option<Instant>,
-    heard: Instant,
+    /// When to take it for lost, if nothing is heard.
+    silent_until: Instant,
     pinged: Instant,
     sealed_until: Option<Instant>,
 }
 
 /// How long the other side has to answer a close frame.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+/// A deadline that is noticed so much later has been slept through.
+pub(super) const LATE: Duration = Duration::from_secs(1);
 
 /// How long a connection that cannot be read any more is kept, so that the client may see the close frame.
 const LINGER: Duration = Duration::from_millis(500);
@@ -150,7 +154,7 @@ impl State {
             asked: false,
             bucket: Bucket::new(limits.messages, now),
             paused_until: None,
-            heard: now,
+            silent_until: now + limits.silence,
             pinged: now,
             sealed_until: None,
         }
@@ -195,7 +199,7 @@ impl State {
     /// When to tick.
     pub(in super::super) fn deadline(&self) -> Option<Instant> {
         let link = match self.link {
-            Link::Open => Some((self.heard + self.limits.silence).min(self.pinged + self.limits.ping)),
+            Link::Open => Some(self.silent_until.min(self.pinged + self.limits.ping)),
             Link::Closing { until } => Some(until),
             Link::Gone => None,
         };
@@ -250,13 +254,9 @@ impl State {
                 self.part(now, Some(reason), effects);
             }
             Input::Letter(Letter::Overflow) => {
-                // Whoever is away and has too much waiting is as good as lost; whoever is here does not listen.
-                if let Seat::Kept(membership, _) = &self.seat {
-                    effects.push(Effect::Leave(membership.clone(), Leaving::Lost));
-                    self.seat = Seat::Left;
-                } else {
-                    self.part(now, Some(CloseReason::Unresponsive), effects);
-                }
+                // It has missed something, and may come back under its id to hear it anew.
+                self.leave(self.lost(), effects);
+                self.part(now, Some(CloseReason::Unresponsive), effects);
             }
             Input::Stop => {
                 self.leave(Leaving::ShuttingDown, effects);
@@ -372,11 +372,16 @@ impl State {
             Seat::Inside(membership) if self.has_session && !self.limits.resume.is_zero() => {
                 self.seat = Seat::Kept(membership, now + self.limits.resume);
             }
-            Seat::Inside(membership) => effects.push(Effect::Leave(membership, Leaving::Gone)),
+            Seat::Inside(membership) => effects.push(Effect::Leave(membership, self.lost())),
             Seat::Joining => self.seat = Seat::Joining,
             seat @ Seat::Kept(..) => self.seat = seat,
             Seat::Outside { .. } | Seat::Left => {}
         }
+    }
+
+    /// How one leaves who did not want to: it is remembered, if it can be known when it comes back.
+    fn lost(&self) -> Leaving {
+        if self.has_session { Leaving::Lost } else { Leaving::Gone }
     }
 
     fn leave(&mut self, why: Leaving, effects: &mut Vec<Effect>) {
@@ -389,6 +394,9 @@ impl State {
     }
 
     fn tick(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.deadline().is_some_and(|deadline| now.saturating_duration_since(deadline) > LATE) {
+            self.wake_up(now, effects);
+        }
         if self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
@@ -405,7 +413,7 @@ impl State {
             _ => {}
         }
         match self.link {
-            Link::Open if self.heard + self.limits.silence <= now => {
+            Link::Open if self.silent_until <= now => {
                 // It may be that it hears, and only we do not: it is told, and not waited for.
                 effects.push(Effect::Close(CloseReason::Unresponsive));
                 self.lose(now, effects);
@@ -422,9 +430,22 @@ impl State {
         }
     }
 
+    /// It is us who slept, stopped or with too much to do: what the client has said meanwhile may not have been read yet,
+    /// so it is asked, and has a while to answer.
+    fn wake_up(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        if self.link == Link::Open && self.silent_until < now + self.limits.silence / 2 {
+            self.silent_until = now + self.limits.silence / 2;
+            self.pinged = now;
+            effects.push(Effect::Ping);
+        }
+        if let Seat::Outside { until } = &mut self.seat {
+            *until = (*until).max(now + self.limits.join);
+        }
+    }
+
     /// Counts a frame against what the client may send, and pauses if it was the last.
     fn meter(&mut self, now: Instant) {
-        self.heard = now;
+        self.silent_until = now + self.limits.silence;
         let rate = self.limits.messages;
         self.bucket.take(rate, now);
         let wait = self.bucket.wait(rate, now);
@@ -508,12 +529,60 @@ mod tests {
     }
 
     #[test]
+    fn when_it_is_the_server_that_slept_clients_have_time_to_answer() {
+        let mut client = Bench::joined(false);
+        assert_eq!(client.at(10.0, Input::Tick), [Effect::Ping]);
+        client.at(10.1, Input::Beat);
+        // Not for a minute is anything looked at.
+        assert_eq!(client.at(70.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.due(), Some(80.0), "the next ping");
+        assert_eq!(client.at(80.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.due(), Some(82.5), "half of the limit");
+        let gone = Effect::Leave(membership(), Leaving::Gone);
+        assert_eq!(
+            client.at(82.5, Input::Tick),
+            [Effect::Close(CloseReason::Unresponsive), gone, Effect::Drop]
+        );
+        // Whoever answers stays, and a second is no sleep.
+        let mut client = Bench::joined(false);
+        assert_eq!(client.at(70.0, Input::Tick), [Effect::Ping]);
+        client.at(71.0, Input::Beat);
+        assert_eq!(client.due(), Some(80.0));
+        assert_eq!(client.at(80.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.at(90.0, Input::Tick), [Effect::Ping]);
+        assert_eq!(client.at(97.0, Input::Tick).len(), 3, "25 s after the last it said");
+        let mut newcomer = Bench::new(false);
+        assert_eq!(newcomer.at(30.0, Input::Tick), [Effect::Ping]);
+        newcomer.at(30.5, Input::Text("J: lobby\n".into()));
+        assert!(newcomer.state.has_seat(), "what it said before could not be read");
+    }
+
+    #[test]
     fn the_place_of_a_client_with_a_session_is_kept_for_so_long() {
         let mut client = Bench::joined(true);
         assert_eq!(client.at(5.0, Input::Lost), [Effect::Drop]);
         assert!(client.state.is_kept() && !client.state.is_over());
         assert_eq!(client.due(), Some(20.0));
         assert_eq!(client.at(20.0, Input::Tick), [Effect::Leave(membership(), Leaving::Lost)]);
+        assert!(client.state.is_over());
+    }
+
+    #[test]
+    fn who_is_closed_as_it_hears_nothing_may_come_back_if_it_has_a_session() {
+        for (session, why) in [(true, Leaving::Lost), (false, Leaving::Gone)] {
+            let mut client = Bench::joined(session);
+            let left = Effect::Leave(membership(), why);
+            let effects = client.at(5.0, Input::Letter(Letter::Overflow));
+            assert_eq!(effects, [left, Effect::Close(CloseReason::Unresponsive)]);
+        }
+        // With or without a place that is kept meanwhile.
+        let mut client = Bench::joined(true);
+        client.state.limits.resume = Duration::ZERO;
+        assert_eq!(client.at(5.0, Input::Lost), [Effect::Leave(membership(), Leaving::Lost), Effect::Drop]);
+        let mut client = Bench::joined(true);
+        client.at(5.0, Input::Lost);
+        let effects = client.at(6.0, Input::Letter(Letter::Overflow));
+        assert_eq!(effects, [Effect::Leave(membership(), Leaving::Lost)]);
         assert!(client.state.is_over());
     }
 

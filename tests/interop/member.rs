@@ -1,0 +1,212 @@
+//! The other stacks' members, as child processes that tell of themselves in lines of JSON.
+
+use std::fmt;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+use webrtc_mesh::signaling::godot::Generation;
+use webrtc_mesh::{PeerId, UnreliableLifetime};
+
+use crate::exchange::Digest;
+use crate::support::in_time;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stack {
+    Aiortc,
+    Werift,
+}
+
+/// A running member of another stack; killed when dropped.
+pub(crate) struct Member {
+    pub(crate) stack: Stack,
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+    told: Vec<Value>,
+}
+
+/// Who a member is.
+pub(crate) struct Joined {
+    pub(crate) id: PeerId,
+    pub(crate) lobby: String,
+}
+
+impl Stack {
+    /// Whether it can run; if not, says that it is skipped, or fails where it is required.
+    pub(crate) fn is_installed(self) -> bool {
+        let mut probe = std::process::Command::new(self.interpreter());
+        match self {
+            Stack::Aiortc => probe.args(["-c", "import aiortc, websockets"]),
+            Stack::Werift => probe
+                .args(["-e", "require('werift'); require('ws')"])
+                .env("NODE_PATH", node_modules())
+                .current_dir(sources()),
+        };
+        let runs = probe.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|it| it.success());
+        let by_hand = match self {
+            Stack::Aiortc => "pip install -r tests/interop/requirements.txt",
+            Stack::Werift => "npm ci --prefix tests/interop",
+        };
+        let notice = format!("{self} is not installed; run tests/interop/install, or {by_hand}");
+        let required = std::env::var("WEBRTC_MESH_INTEROP").is_ok_and(|value| value == "require");
+        assert!(runs || !required, "{notice}");
+        if !runs {
+            // `println!` would be kept from sight, as the test passes.
+            let _ = writeln!(std::io::stderr(), "SKIPPED: {notice}");
+        }
+        runs
+    }
+
+    /// What `tests/interop/install` has made, or else what is on the path.
+    fn interpreter(self) -> PathBuf {
+        let python = installed().join("venv/bin/python");
+        match self {
+            Stack::Aiortc if python.exists() => python,
+            Stack::Aiortc => "python3".into(),
+            Stack::Werift => "node".into(),
+        }
+    }
+
+    fn program(self) -> PathBuf {
+        sources().join(match self {
+            Stack::Aiortc => "aiortc_member.py",
+            Stack::Werift => "werift_member.mjs",
+        })
+    }
+
+    /// The largest message that it sends in one piece, and takes.
+    pub(crate) fn max_message_bytes(self) -> usize {
+        match self {
+            Stack::Aiortc => 262_144,
+            Stack::Werift => 65_536,
+        }
+    }
+
+    /// How what we send in the unreliable modes may be given up on. werift takes the notice of that (FORWARD TSN) for
+    /// one about reliable messages too, and loses those it has in part; so for werift nothing is given up.
+    pub(crate) fn lifetime(self) -> UnreliableLifetime {
+        match self {
+            Stack::Aiortc => UnreliableLifetime::Once,
+            Stack::Werift => UnreliableLifetime::Millis(u16::MAX),
+        }
+    }
+
+    /// Whether it can send a message of no bytes.
+    pub(crate) fn sends_empty_messages(self) -> bool {
+        self == Stack::Aiortc
+    }
+}
+
+impl fmt::Display for Stack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stack::Aiortc => "aiortc",
+            Stack::Werift => "werift",
+        })
+    }
+}
+
+fn sources() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop")
+}
+
+/// `interop` in the target folder, beside the folder that tests may write into.
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("interop")
+}
+
+fn node_modules() -> PathBuf {
+    installed().join("node_modules")
+}
+
+impl Member {
+    /// Starts one that joins a lobby, or makes one if `lobby` is empty, and is to meet `expect` peers.
+    pub(crate) fn start(
+        stack: Stack,
+        url: &str,
+        lobby: &str,
+        generation: Generation,
+        expect: usize,
+    ) -> Member {
+        let generation = match generation {
+            Generation::Godot3 => "3",
+            Generation::Godot4 => "4",
+        };
+        let mut child = Command::new(stack.interpreter())
+            .arg(stack.program())
+            .args(["--url", url, "--lobby", lobby, "--generation", generation])
+            .args(["--expect", &expect.to_string()])
+            .env("NODE_PATH", node_modules())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Member { stack, child, lines, told: Vec::new() }
+    }
+
+    pub(crate) async fn joined(&mut self) -> Joined {
+        let line = self.tells(|line| line["event"] == "joined").await;
+        let id = u32::try_from(line["id"].as_u64().unwrap()).unwrap();
+        Joined { id: PeerId::new(id).unwrap(), lobby: line["lobby"].as_str().unwrap().to_owned() }
+    }
+
+    pub(crate) async fn connected_to(&mut self, peer: PeerId) {
+        self.tells(|line| line["event"] == "connected" && line["peer"] == peer.get()).await;
+    }
+
+    pub(crate) async fn disconnected_from(&mut self, peer: PeerId) {
+        self.tells(|line| line["event"] == "disconnected" && line["peer"] == peer.get()).await;
+    }
+
+    /// All that it sent in the reliable mode has come back from these.
+    pub(crate) async fn met(&mut self, peers: &[PeerId]) {
+        let mut peers: Vec<u32> = peers.iter().map(|peer| peer.get()).collect();
+        peers.sort_unstable();
+        self.tells(|line| *line == json!({ "event": "met", "peers": peers })).await;
+    }
+
+    /// What it received from a peer, after that one asked.
+    pub(crate) async fn digest_for(&mut self, peer: PeerId) -> Digest {
+        let line = self.tells(|line| line["event"] == "digest" && line["peer"] == peer.get()).await;
+        Digest::told(&line["reliable"])
+    }
+
+    /// Tells it to leave, if it has not, and waits for its end, which must be a clean one.
+    pub(crate) async fn leave(&mut self) {
+        drop(self.child.stdin.take());
+        let status = in_time(self.child.wait()).await.unwrap();
+        assert!(status.success(), "{status}: {}", self.complaint().await);
+    }
+
+    /// The first line that it tells of this kind, now or earlier.
+    async fn tells(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        if let Some(line) = self.told.iter().find(|line| is_it(line)) {
+            return line.clone();
+        }
+        loop {
+            let Some(line) = in_time(self.lines.next_line()).await.unwrap() else {
+                panic!("{}", self.complaint().await);
+            };
+            let line: Value = serde_json::from_str(&line).expect("nothing but JSON");
+            self.told.push(line.clone());
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// What it said on its standard error, for a failed test.
+    async fn complaint(&mut self) -> String {
+        let mut text = format!("{} has ended: ", self.stack);
+        if let Some(mut stderr) = self.child.stderr.take() {
+            let _ = in_time(stderr.read_to_string(&mut text)).await;
+        }
+        text
+    }
+}
