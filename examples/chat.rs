@@ -13,7 +13,7 @@
 //! A line is sent to everybody. What begins with `/` is a command: `/peers`, `/name NAME`, `/seal`, `/quit`.
 //!
 //! What goes over the wire is text, one packet a line, and `/name NAME` for who says it: a Godot game joins in with
-//! `put_packet(line.to_utf8_buffer())`.
+//! `rtc_mp.put_packet(line.to_utf8_buffer())`, if its `rtc_mp` is not also the `multiplayer_peer`.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is its output")]
 
@@ -41,6 +41,10 @@ const MAX_NAME: usize = 24;
 async fn main() -> ExitCode {
     let arguments = match Arguments::parse(std::env::args().skip(1)) {
         Ok(arguments) => arguments,
+        Err(error) if error.is_empty() => {
+            println!("{USAGE}\n{COMMANDS}");
+            return ExitCode::SUCCESS;
+        }
         Err(error) => {
             eprintln!("error: {error}\n{USAGE}");
             return ExitCode::from(2);
@@ -120,7 +124,9 @@ impl Chat {
             MeshEvent::Packet(packet) => self.heard(packet.from, &printable(&packet.payload)),
             MeshEvent::SignalingLost => match self.handle.signaling() {
                 SignalingStatus::Restoring(why) => println!("* no server now ({why}); whoever is here stays"),
-                SignalingStatus::Lost(why) => println!("* the server is gone ({why}); whoever is here stays"),
+                SignalingStatus::Lost(why) => {
+                    println!("* nobody else can come ({why}); whoever is here stays")
+                }
                 _ => {}
             },
             MeshEvent::SignalingRestored => println!("* the server is there again"),
@@ -146,6 +152,7 @@ impl Chat {
             ("/peers", _) => self.print_peers().await,
             ("/name", name) if !name.trim().is_empty() => {
                 self.name = name.trim().to_owned();
+                println!("* you are {}", self.name);
                 self.send(Target::All, format!("/name {}", self.name));
             }
             ("/seal", _) => {
@@ -226,6 +233,8 @@ impl Arguments {
                 "--name" => name = Some(value()?),
                 "--stun" => ice.push(IceServer::stun(value()?)),
                 "--bind" => bind = Some(value()?.parse().map_err(|_| "--bind takes an address".to_owned())?),
+                // No error: the usage is what is asked for.
+                "--help" | "-h" => return Err(String::new()),
                 "--godot3" => generation = Generation::Godot3,
                 option if option.starts_with('-') => return Err(format!("there is no option {option}")),
                 _ => places.push(argument),

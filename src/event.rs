@@ -58,7 +58,7 @@ pub enum MeshEvent {
 
     /// Signalling is gone. Connected peers stay; no new ones come, unless and until
     /// [`SignalingRestored`](MeshEvent::SignalingRestored). Why, and whether it is tried to reach it again, says
-    /// [`MeshHandle::signaling`](crate::MeshHandle::signaling).
+    /// [`MeshHandle::signaling`](crate::MeshHandle::signaling). Comes once more when it is given up for good.
     SignalingLost,
 
     /// Signalling was lost and is there again.

@@ -96,8 +96,8 @@ pub trait Signaling: Send + 'static {
     /// # Errors
     ///
     /// Signalling is gone for good; it is not called again. The owner gets
-    /// [`SignalingLost`](crate::MeshEvent::SignalingLost), unless a [`SignalingEvent::Lost`] came before, and
-    /// connected peers stay. One that has done its work, and is not expected to go on, waits for ever instead.
+    /// [`SignalingLost`](crate::MeshEvent::SignalingLost), also after a [`SignalingEvent::Lost`], and connected peers
+    /// stay. One that has done its work, and is not expected to go on, waits for ever instead.
     ///
     /// # Cancel safety
     ///

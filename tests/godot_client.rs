@@ -320,8 +320,9 @@ fn a_client_that_is_a_stranger_when_it_comes_back_goes_again() {
         assert_eq!(next(&mut mesh).await, MeshEvent::SignalingLost);
         let mut client = in_time(server.lets_in(generation, 88, &[], Some("15"))).await;
         client.is_closed().await;
+        assert_eq!(next(&mut mesh).await, MeshEvent::SignalingLost, "for good");
         let lost = SignalingStatus::Lost(SignalingError::ClosedByServer(CloseReason::NotResumed));
-        until(async || mesh.handle().signaling() == lost).await;
+        assert_eq!(mesh.handle().signaling(), lost);
         in_time(mesh.handle().close()).await;
         ends(&mut mesh).await;
     });

@@ -219,10 +219,10 @@ fn signalling_that_comes_and_goes_is_reported_once_each_time_and_links_stay() {
         }
         assert_eq!(next(&mut one).await, MeshEvent::SignalingRestored);
         assert_eq!(next(&mut one).await, MeshEvent::SignalingLost);
-        // Its end is no second loss.
+        // That it will not be restored is told as well.
         hub.shut_down();
-        let gone = SignalingStatus::Lost(SignalingError::Closed);
-        until(async || one.handle().signaling() == gone).await;
+        assert_eq!(next(&mut one).await, MeshEvent::SignalingLost);
+        assert_eq!(one.handle().signaling(), SignalingStatus::Lost(SignalingError::Closed));
         assert_eq!(next(&mut two).await, MeshEvent::SignalingLost);
         talk(&one, &mut two, "and none will be").await;
         talk(&two, &mut one, "the next that is read").await;

@@ -169,12 +169,9 @@ impl Inbox {
         state.member(Entry::Event(event));
     }
 
-    /// Signalling is gone for good. The last that is read of it is `SignalingLost`: one is put unless it is.
+    /// Signalling is gone for good, whatever was said of it before. Put once.
     pub(crate) fn signaling_is_gone(&self) {
-        let mut state = self.lock();
-        if state.wavering.get(&None).is_none_or(|(_, lost)| !lost) {
-            state.member(Entry::Event(MeshEvent::SignalingLost));
-        }
+        self.lock().member(Entry::Event(MeshEvent::SignalingLost));
     }
 
     /// Puts the peer's `PeerConnected`, and what was held after it.
@@ -710,16 +707,6 @@ mod tests {
         }
         assert_eq!(events.len(), MAX_UNREAD_WAVERING as usize + 1);
         assert_eq!(events.last(), Some(&MeshEvent::SignalingLost));
-    }
-
-    #[test]
-    fn a_loss_of_signalling_that_was_told_is_not_told_again_when_it_is_final() {
-        let inbox = Arc::new(Inbox::default());
-        let mut read = reader(&inbox);
-        inbox.event(MeshEvent::SignalingLost);
-        inbox.signaling_is_gone();
-        assert_eq!(said(read()), "SignalingLost");
-        assert_eq!(read(), None);
     }
 
     #[test]

@@ -46,8 +46,9 @@ use socket::{End, Socket};
 ///   [`MeshHandle::signaling`](crate::MeshHandle::signaling) says why.
 /// * The server of this crate gives it its id again, if it comes back in time, and even after a restart of its own. So
 ///   it is tried to reach it again, for as long as the mesh lives: at first within 500 ms, then after up to twice as
-///   long each time, 30 s at the most, each pause random within its bound so that not everyone comes at once. The mesh
-///   reports `SignalingLost`, and [`SignalingRestored`](crate::MeshEvent::SignalingRestored) when it is reached.
+///   long each time, 10 s at the most, each pause random within its bound so that not everyone comes at once. The mesh
+///   reports `SignalingLost`, and [`SignalingRestored`](crate::MeshEvent::SignalingRestored) when it is reached; or
+///   `SignalingLost` once more, if the server is reached and does not have us any more.
 /// * After a seal ([`MeshHandle::seal_lobby`](crate::MeshHandle::seal_lobby)) the loss is expected, and silent.
 ///
 /// A server from which nothing comes for 25 s is lost; it is sent a ping every 10 s.
@@ -87,7 +88,7 @@ struct Repair {
 
 /// The bound of the first pause before it is tried to reach the server again, and of the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// A connection that held for so long was a good one. The pauses after one that did not go on growing.
 const STEADY: Duration = Duration::from_secs(30);
@@ -367,7 +368,13 @@ impl GodotConnect {
     }
 
     /// One more certificate to trust, beside those of this machine, in PEM: for a server with a certificate of its own
-    /// making.
+    /// making. It matters to `wss://` only. A certificate that may sign others is no server's
+    /// (`CaUsedAsEndEntity`), and that is what `openssl` makes unless it is told otherwise:
+    ///
+    /// ```text
+    /// openssl req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 365 -subj /CN=localhost \
+    ///     -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -addext basicConstraints=critical,CA:FALSE
+    /// ```
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.settings.root_certificates.push(pem.into());
         self

@@ -30,7 +30,8 @@ pub enum CloseReason {
     TooManyPeers,
     /// The server does not let this client in, and says why.
     Refused(String),
-    /// The client was away for too long, so its id cannot be given back to it.
+    /// The client wants the place back that it had, and cannot have it: it was away for too long, or somebody else has
+    /// it.
     NotResumed,
     /// The host has left, and its lobby is no more.
     HostDisconnected,
@@ -99,7 +100,7 @@ static TEXTS: [(CloseReason, u16, &str); 22] = [
     ),
     (CloseReason::TooManyLobbies, REFUSED, "Too many lobbies open, disconnecting"),
     (CloseReason::TooManyPeers, REFUSED, "Too many peers connected"),
-    (CloseReason::NotResumed, REFUSED, "Was away for too long"),
+    (CloseReason::NotResumed, REFUSED, "Its place is gone"),
     (CloseReason::HostDisconnected, REFUSED, "Room host has disconnected"),
     (CloseReason::SealComplete, NORMAL, "Seal complete"),
     (CloseReason::NotHost, REFUSED, "Only host can seal the lobby"),

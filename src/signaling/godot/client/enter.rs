@@ -121,13 +121,16 @@ async fn connect(settings: &Settings, claim: Option<&Claim>) -> Result<Socket, S
     let server = Server::parse(settings, claim)?;
     let request = server.request(settings)?;
     let transport = |error: std::io::Error| SignalingError::Transport(error.to_string());
-    let tcp = TcpStream::connect((server.host.as_str(), server.port)).await.map_err(transport)?;
+    let tcp = TcpStream::connect((server.host.as_str(), server.port)).await;
+    let nobody = |error| SignalingError::Transport(format!("{}:{}: {error}", server.host, server.port));
+    let tcp = tcp.map_err(nobody)?;
     tcp.set_nodelay(true).map_err(transport)?;
     let stream: Box<dyn Stream> = if server.tls {
         let name = ServerName::try_from(server.host.clone())
             .map_err(|_| settings.refused_url("its host is neither a name nor an address"))?;
         let tls = TlsConnector::from(trust(settings).await?);
-        Box::new(tls.connect(name, tcp).await.map_err(transport)?)
+        let not_tls = |error| SignalingError::Transport(format!("no TLS with the server: {error}"));
+        Box::new(tls.connect(name, tcp).await.map_err(not_tls)?)
     } else {
         Box::new(tcp)
     };
@@ -135,6 +138,9 @@ async fn connect(settings: &Settings, claim: Option<&Claim>) -> Result<Socket, S
         Ok((frames, answer)) => Ok(Socket::new(frames, answer.headers().contains_key(SESSION_HEADER))),
         Err(tungstenite::Error::Http(answer)) => {
             Err(SignalingError::Refused(format!("the server answers with HTTP status {}", answer.status())))
+        }
+        Err(tungstenite::Error::HttpFormat(_) | tungstenite::Error::Protocol(_)) if !server.tls => {
+            Err(SignalingError::Transport("the server speaks no HTTP; is it wss://?".to_owned()))
         }
         Err(error) => Err(SignalingError::Transport(error.to_string())),
     }
