@@ -4,6 +4,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     reason = "a fault in a test is a failed test"
 )]
 
@@ -28,7 +29,8 @@ use webrtc_mesh::{
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs a test on real sockets, one at a time, and checks that it leaves nothing behind: no task of its runtime
-/// alive, and no file descriptor of the process open, within a second of its end.
+/// alive, and no file descriptor of the process open, soon after its end: a second, and more where other programs keep
+/// the cores busy.
 pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
@@ -47,12 +49,15 @@ pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
                 break;
             }
             assert!(
-                since.elapsed() < Duration::from_secs(1),
+                since.elapsed() < Duration::from_secs(3),
                 "left behind: {} tasks, {} file descriptors",
                 tasks_now - tasks.min(tasks_now),
                 files_now - files.min(files_now)
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        if since.elapsed() > Duration::from_secs(1) {
+            println!("what was left behind was gone after {:?}", since.elapsed());
         }
     });
 }
