@@ -16,9 +16,8 @@ mod setup;
 mod signals;
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
@@ -49,12 +48,12 @@ pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
 use runtime::{ConnectionRuntime, Progress, Watched};
 use servers::ServerWatch;
-use setup::{Handler, settings, with_ports};
+use setup::{Addresses, Handler, settings};
 use signals::SignalQueue;
 
 /// A WebRTC connection to one peer. Clones share the connection.
 ///
-/// It negotiates once: add it to a mesh while it is [`New`](ConnectionState::New), then either
+/// It negotiates once (and [restarts ICE](PeerConnection::restart_ice) any number of times): add it to a mesh while it is [`New`](ConnectionState::New), then either
 /// [`create_offer`](PeerConnection::create_offer) or hand it the remote's offer; carry what comes out of
 /// [`signals`](PeerConnection::signals) to the other side and what comes from there into
 /// [`handle_signal`](PeerConnection::handle_signal). For a second try, make a fresh one.
@@ -83,6 +82,8 @@ struct Shared {
     servers: Arc<ServerWatch>,
     /// Channels that the remote opened in-band.
     refused_channels: AtomicU64,
+    /// Our ICE session, once ICE was restarted.
+    session: std::sync::Mutex<Option<String>>,
 }
 
 /// How a connection is (W3C `RTCPeerConnectionState`).
@@ -115,6 +116,10 @@ pub(crate) struct Condition {
     pub(crate) remote_closed: bool,
     /// It failed as there is no relay, and no other way is allowed.
     pub(crate) no_relay: Option<NoRelay>,
+    /// How often ICE was restarted.
+    pub(crate) restarts: u32,
+    /// Connected, and not heard.
+    pub(crate) silent: bool,
 }
 
 /// What the two descriptions agreed on.
@@ -183,9 +188,8 @@ impl PeerConnection {
     ) -> Result<PeerConnection, ConnectionError> {
         let mut tries = if config.port_range.is_some() { PORT_TRIES } else { 1 };
         loop {
-            let addresses = with_ports(config.addresses(), config.port_range.as_ref())?;
             tries -= 1;
-            match PeerConnection::build(&config, servers.clone(), addresses, tokio.clone()).await {
+            match PeerConnection::build(&config, servers.clone(), tokio.clone()).await {
                 Err(ConnectionError::Bind(_)) if tries > 0 => {}
                 built => return built,
             }
@@ -195,9 +199,10 @@ impl PeerConnection {
     async fn build(
         config: &PeerConnectionConfig,
         servers: Vec<Server>,
-        addresses: Vec<SocketAddr>,
         tokio: tokio::runtime::Handle,
     ) -> Result<PeerConnection, ConnectionError> {
+        let addresses = Addresses::of(config);
+        let wanted = addresses.now()?.len();
         let progress = Arc::new(Progress::default());
         let condition = Condition {
             state: ConnectionState::New,
@@ -205,6 +210,8 @@ impl PeerConnection {
             agreed: None,
             remote_closed: false,
             no_relay: None,
+            restarts: 0,
+            silent: false,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
@@ -212,6 +219,7 @@ impl PeerConnection {
             progress,
             servers: Arc::new(ServerWatch::new(servers, config.relay_only, !config.asked)),
             refused_channels: AtomicU64::new(0),
+            session: std::sync::Mutex::default(),
         });
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
         // A driver that ends by itself leaves the connection without a state change; so we make one.
@@ -236,7 +244,6 @@ impl PeerConnection {
             .with_ice_servers(ice_servers)
             .with_ice_transport_policy(policy)
             .build();
-        let wanted = addresses.len();
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
             .with_setting_engine(settings(config.relay_only))
@@ -246,7 +253,7 @@ impl PeerConnection {
                 public: config.public_addresses.clone(),
                 relay_only: config.relay_only,
             }))
-            .with_udp_addrs(addresses)
+            .with_udp_addrs(vec![addresses])
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
             .build()
             .await
@@ -292,6 +299,28 @@ impl PeerConnection {
     pub async fn create_offer(&self) -> Result<(), ConnectionError> {
         let inner = self.inner.clone();
         self.detached(async move { inner.offer().await }).await
+    }
+
+    /// Restarts ICE (W3C `restartIce`): looks for a new way to the remote, over new sockets on the addresses that this
+    /// machine has now. The channels and all that is under way on them live on. The offer comes out of
+    /// [`signals`](PeerConnection::signals), as does the remote's answer there; until that is here, the old way stays.
+    /// Called again before the answer, it repeats the offer; the number of restarts is not limited.
+    ///
+    /// A mesh that was joined does it by itself for a peer that has gone silent; this is for connections whose signals
+    /// you carry. Only the side that has offered may, and only between two members of this crate: others are not asked,
+    /// as many cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::OutOfTurn`] for the other side, before the first answer, or if the remote is not a member of
+    /// this crate; [`ConnectionError::Closed`] after `close`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future gives up the wait, not the offer.
+    pub async fn restart_ice(&self) -> Result<(), ConnectionError> {
+        let inner = self.inner.clone();
+        self.detached(async move { inner.offer_restart().await }).await
     }
 
     /// Takes what the other side's `signals` gave: a description or a candidate, in any order. An offer is answered;
@@ -488,6 +517,22 @@ impl Drop for ClosedOnDrop {
 }
 
 impl Shared {
+    /// ICE begins anew, with this session of ours.
+    fn begin_restart(&self, ufrag: Option<&str>) {
+        *self.session.lock().unwrap_or_else(PoisonError::into_inner) = ufrag.map(str::to_owned);
+        self.condition.send_modify(|condition| condition.restarts += 1);
+    }
+
+    /// A candidate of a restart says which session it is of, as those of before may still be under way.
+    fn name_session(&self, candidate: &mut String) {
+        let session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(ufrag) = &*session
+            && !candidate.contains(" ufrag ")
+        {
+            candidate.push_str(&format!(" ufrag {ufrag}"));
+        }
+    }
+
     fn fail_without_relay(&self, no_relay: NoRelay) {
         self.condition.send_if_modified(|condition| {
             let fails = condition.stage <= Stage::Ice && condition.state != ConnectionState::Closed;
@@ -542,6 +587,8 @@ mod tests {
             agreed: None,
             remote_closed: false,
             no_relay: None,
+            restarts: 0,
+            silent: false,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
@@ -549,6 +596,7 @@ mod tests {
             progress: Arc::default(),
             servers: Arc::new(ServerWatch::new(Vec::new(), false, true)),
             refused_channels: AtomicU64::new(0),
+            session: std::sync::Mutex::default(),
         });
         let closing = tokio::spawn(close(async { panic!("on purpose") }, shared.clone())).await;
         assert!(closing.is_err_and(|error| error.is_panic()));

@@ -1,12 +1,21 @@
 //! What two sides hand each other to connect, and the little of it that we read ourselves.
 //!
-//! A member of this crate says so by one line in its descriptions, `a=x-webrtc-mesh:1 TOKEN`. It travels with the
-//! signalling only; everyone else ignores an attribute it does not know (RFC 8866 section 5.13). The number is the
-//! version of the control channel, the token (32 hexadecimal digits, made by the offerer and repeated by the
-//! answerer) tells apart the attempts to make one link, so that the answer to an attempt that was given up is not
-//! taken for the answer to the current one.
+//! A member of this crate says so by one line in its descriptions, `a=x-webrtc-mesh:1 TOKEN STAMP RESTART`. It travels
+//! with the signalling only; everyone else ignores an attribute it does not know (RFC 8866 section 5.13).
+//!
+//! * The first number is the version of the control channel.
+//! * The token (32 hexadecimal digits, made by the offerer and repeated by the answerer) tells apart the attempts to make
+//!   one link, so that the answer to an attempt that was given up is not taken for the answer to the current one. Only
+//!   the two and their signalling know it, so it also is the key of what others relay between the two.
+//! * The stamp (16 hexadecimal digits, a dash, a number) says which process made the description, and counts what that
+//!   one made: of two descriptions it tells the newer one, whichever way and in whatever order they came.
+//! * The last number counts the ICE restarts of the connection (RFC 8445 section 9); 0 is its beginning.
+//!
+//! The last two may be missing.
 
 use std::fmt;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the other side must be handed: a description first, then candidates as they are found (trickle ICE,
 /// RFC 8838).
@@ -93,28 +102,59 @@ pub(crate) struct RemoteDescription {
 pub(crate) struct Mark {
     pub(crate) version: u8,
     pub(crate) token: String,
+    pub(crate) stamp: Option<Stamp>,
+    pub(crate) restart: u32,
+}
+
+/// Who made a description, and how many that one had made by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) maker: u64,
+    pub(crate) number: u64,
+}
+
+impl Stamp {
+    /// The next one of this process.
+    fn next() -> Stamp {
+        static MAKER: LazyLock<u64> = LazyLock::new(rand::random);
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        Stamp { maker: *MAKER, number: NUMBER.fetch_add(1, Ordering::Relaxed) }
+    }
+
+    fn parse(text: &str) -> Option<Stamp> {
+        let (maker, number) = text.split_once('-')?;
+        let maker = u64::from_str_radix(maker, 16).ok().filter(|_| maker.len() == 16)?;
+        Some(Stamp { maker, number: number.parse().ok()? })
+    }
 }
 
 impl Mark {
     /// For a new offer.
     pub(crate) fn new() -> Mark {
-        Mark { version: CONTROL_VERSION, token: format!("{:032x}", rand::random::<u128>()) }
+        let token = format!("{:032x}", rand::random::<u128>());
+        Mark { version: CONTROL_VERSION, token, stamp: None, restart: 0 }
     }
 
-    /// Puts the line at the end of a description's last media section.
+    /// Puts the line, with a stamp of now, at the end of a description's last media section.
     pub(crate) fn write(&self, mut sdp: String) -> String {
         if !sdp.ends_with('\n') {
             sdp.push_str("\r\n");
         }
-        sdp.push_str(&format!("{ATTRIBUTE}{} {}\r\n", self.version, self.token));
+        let Mark { version, token, restart, .. } = self;
+        let Stamp { maker, number } = Stamp::next();
+        sdp.push_str(&format!("{ATTRIBUTE}{version} {token} {maker:016x}-{number} {restart}\r\n"));
         sdp
     }
 
     fn parse(line: &str) -> Option<Mark> {
-        let (version, token) = line.strip_prefix(ATTRIBUTE)?.split_once(' ')?;
+        let (version, rest) = line.strip_prefix(ATTRIBUTE)?.split_once(' ')?;
+        let mut words = rest.split(' ');
+        let token = words.next()?;
         let well_formed = token.len() == 32 && token.bytes().all(|byte| byte.is_ascii_hexdigit());
         let version = version.parse().ok().filter(|version| *version > 0)?;
-        well_formed.then(|| Mark { version, token: token.to_owned() })
+        let stamp = words.next().and_then(Stamp::parse);
+        let restart = words.next().and_then(|restart| restart.parse().ok()).unwrap_or(0);
+        well_formed.then(|| Mark { version, token: token.to_owned(), stamp, restart })
     }
 }
 
@@ -184,7 +224,31 @@ mod tests {
         let mark = Mark::new();
         let sdp = mark.write("v=0\r\nm=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\n".to_owned());
         assert!(sdp.ends_with("\r\n") && !sdp.contains("\r\n\r\n"));
-        assert_eq!(RemoteDescription::parse(&sdp).mark, Some(mark));
+        let parsed = RemoteDescription::parse(&sdp).mark.unwrap();
+        let first = parsed.stamp.unwrap();
+        assert_eq!(parsed, Mark { stamp: Some(first), ..mark.clone() });
+
+        let restart = Mark { restart: 7, ..mark };
+        let parsed = RemoteDescription::parse(&restart.write(String::new())).mark.unwrap();
+        assert_eq!((parsed.restart, &parsed.token), (7, &restart.token));
+        let second = parsed.stamp.unwrap();
+        assert!(second.maker == first.maker && second.number > first.number, "{second:?}");
+    }
+
+    #[test]
+    fn a_mark_may_end_early_or_be_of_a_later_release() {
+        let token = "0123456789abcdef0123456789abcdef";
+        let mark = |more: &str| {
+            let mark = RemoteDescription::parse(&format!("{ATTRIBUTE}1 {token}{more}")).mark.unwrap();
+            assert_eq!(mark.token, token);
+            (mark.stamp, mark.restart)
+        };
+        let stamp = Some(Stamp { maker: 0xff, number: 9 });
+        assert_eq!(mark(""), (None, 0));
+        assert_eq!(mark(" 00000000000000ff-9"), (stamp, 0));
+        assert_eq!(mark(" 00000000000000ff-9 3"), (stamp, 3));
+        assert_eq!(mark(" 00000000000000ff-9 3 more"), (stamp, 3));
+        assert_eq!(mark(" ff-9 x"), (None, 0));
     }
 
     #[test]

@@ -1,8 +1,15 @@
 //! The negotiation of one connection: offer, answer and candidates, in whatever order signalling brings them.
+//!
+//! And its ICE restarts (RFC 8445 section 9), between members of this crate: the side that offered offers again, with the
+//! same token and the next number, and the channels live on over whatever way is found. The library gives up the old way
+//! as soon as the local description is set, so ours is set only when the answer is here: an offer that nobody answers
+//! costs nothing, and the old way may still heal. One that is not answered is repeated as it is; an answer that may have
+//! been lost, too, with the candidates known by then.
 
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
 
 use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription, lacks};
@@ -21,6 +28,10 @@ pub(super) struct Negotiation {
     /// Candidates that came before the description they belong to.
     early: Vec<IceCandidate>,
     candidates: usize,
+    /// The number of the last restart that was offered, or answered.
+    restart: u32,
+    /// The offer of that restart, as long as there is no answer.
+    offered: Option<RTCSessionDescription>,
 }
 
 /// The description that was taken.
@@ -29,6 +40,8 @@ struct Remote {
     identity: Identity,
     /// The ICE session that its candidates are of.
     ufrag: String,
+    /// Those before it.
+    former: Vec<String>,
 }
 
 /// What tells one description from another of the same peer.
@@ -47,8 +60,10 @@ pub(super) enum Role {
     Answerer,
 }
 
-/// Remote candidates taken by one connection in its life.
+/// Remote candidates taken by one connection between two restarts.
 const MAX_REMOTE_CANDIDATES: usize = 1024;
+/// Former ICE sessions that are remembered: a candidate of an older one costs a few checks that fail.
+const MAX_FORMER: usize = 16;
 const MAX_CANDIDATE_BYTES: usize = 1024;
 
 /// Whether a signal is over the limits of any connection.
@@ -68,10 +83,44 @@ impl Negotiation {
         }
     }
 
-    /// Whether a candidate says that it is of another ICE session than the remote's.
-    fn is_stale(&self, candidate: &IceCandidate) -> bool {
-        let remote = self.remote.as_ref();
-        remote.zip(ufrag_of(candidate)).is_some_and(|(remote, ufrag)| remote.ufrag != ufrag)
+    /// Which ICE session of the remote's a candidate is of, if it says so.
+    fn session_of(&self, candidate: &IceCandidate) -> Session {
+        let Some(remote) = &self.remote else { return Session::Coming };
+        match ufrag_of(candidate) {
+            None => Session::Current,
+            Some(ufrag) if ufrag == remote.ufrag => Session::Current,
+            // Of a restart whose description is still under way, as it may be if they came by different ways.
+            Some(ufrag) if remote.is_among_us() && !remote.former.iter().any(|former| former == ufrag) => {
+                Session::Coming
+            }
+            Some(_) => Session::Former,
+        }
+    }
+}
+
+/// Which ICE session a candidate is of.
+#[derive(Debug, PartialEq, Eq)]
+enum Session {
+    Former,
+    Current,
+    /// Of one whose description is not here.
+    Coming,
+}
+
+impl Remote {
+    fn is_among_us(&self) -> bool {
+        matches!(self.identity, Identity::Token(_))
+    }
+
+    fn of(sdp: &str, before: Option<Remote>) -> Remote {
+        let mut former = Vec::new();
+        if let Some(before) = before {
+            former = before.former;
+            former.push(before.ufrag);
+            former.drain(..former.len().saturating_sub(MAX_FORMER));
+        }
+        let ufrag = ufrag_of_description(sdp).unwrap_or_default().to_owned();
+        Remote { identity: Identity::of(sdp), ufrag, former }
     }
 }
 
@@ -109,6 +158,16 @@ fn without_names(mut description: SessionDescription) -> SessionDescription {
 
 const UFRAG: &str = "a=ice-ufrag:";
 
+fn ufrag_of_description(sdp: &str) -> Option<&str> {
+    sdp.lines().find_map(|line| line.trim_end().strip_prefix(UFRAG))
+}
+
+/// A description without candidates: those of before a restart name sockets that are about to go.
+fn without_candidates(sdp: &str) -> String {
+    let is_kept = |line: &&str| !line.starts_with("a=candidate:") && !line.starts_with("a=end-of-candidates");
+    sdp.split_inclusive('\n').filter(is_kept).collect()
+}
+
 /// The extension by which many name the ICE session of a candidate. Extensions are pairs of a name and a value after
 /// the type, as are the related address and port (RFC 8839 section 5.1).
 fn ufrag_of(candidate: &IceCandidate) -> Option<&str> {
@@ -141,6 +200,37 @@ impl Inner {
         Ok(())
     }
 
+    /// Offers an ICE restart, or repeats the offer of one that was not answered.
+    pub(super) async fn offer_restart(&self) -> Result<(), ConnectionError> {
+        let mut guard = self.negotiation.lock().await;
+        let negotiation = &mut *guard;
+        self.check_open()?;
+        let Some(Role::Offerer(mark)) = &negotiation.role else {
+            return Err(ConnectionError::OutOfTurn("the side that has offered restarts ICE"));
+        };
+        match &negotiation.remote {
+            None => return Err(ConnectionError::OutOfTurn("the connection negotiates still")),
+            Some(remote) if !remote.is_among_us() => {
+                return Err(ConnectionError::OutOfTurn("ICE is restarted between members of this crate only"));
+            }
+            Some(_) => {}
+        }
+        let offer = match &negotiation.offered {
+            Some(offer) => offer,
+            None => {
+                let options = RTCOfferOptions { ice_restart: true };
+                let offer = self.library.create_offer(Some(options)).await;
+                let offer = offer.map_err(|error| library_error(&error))?;
+                negotiation.restart += 1;
+                negotiation.offered.insert(offer)
+            }
+        };
+        let sdp = Mark { restart: negotiation.restart, ..mark.clone() }.write(without_candidates(&offer.sdp));
+        tracing::debug!(number = negotiation.restart, "an ICE restart is offered");
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Offer, sdp });
+        Ok(())
+    }
+
     pub(super) async fn describe(&self, description: SessionDescription) -> Result<(), ConnectionError> {
         let mut negotiation = self.negotiation.lock().await;
         self.check_open()?;
@@ -160,7 +250,15 @@ impl Inner {
                 return Err(ConnectionError::OutOfTurn("an answer came, but this side answers"));
             }
             (Some(Role::Answerer), SdpKind::Offer)
-                if negotiation.has_answered(&description) == Some(true) => {}
+                if negotiation.has_answered(&description) == Some(true) =>
+            {
+                let number = remote.mark.as_ref().map_or(0, |mark| mark.restart);
+                if number > negotiation.restart {
+                    self.answer_restart(&mut negotiation, description, remote).await?;
+                } else if number == negotiation.restart && number > 0 {
+                    self.repeat_answer(&remote).await;
+                }
+            }
             (Some(Role::Answerer), SdpKind::Offer) => {
                 return Err(ConnectionError::OutOfTurn("a second offer came; a fresh connection is needed"));
             }
@@ -169,21 +267,76 @@ impl Inner {
                     tracing::debug!("the answer to an earlier offer is ignored");
                     return Ok(());
                 }
-                if negotiation.remote.is_some() {
+                if negotiation.remote.is_none() {
+                    self.set_remote(&mut negotiation, description).await?;
+                    self.agree(&negotiation, &remote);
+                } else if remote.mark.as_ref().is_some_and(|theirs| theirs.restart == negotiation.restart)
+                    && negotiation.offered.is_some()
+                {
+                    self.finish_restart(&mut negotiation, description).await?;
+                } else {
                     return Ok(());
                 }
-                self.set_remote(&mut negotiation, description).await?;
-                self.agree(&negotiation, &remote);
             }
         }
-        for candidate in std::mem::take(&mut negotiation.early) {
-            if negotiation.is_stale(&candidate) {
-                tracing::debug!("an early candidate of a former attempt is ignored");
-            } else if let Err(error) = self.add_candidate(candidate).await {
-                tracing::debug!(%error, "an early candidate is skipped");
-            }
-        }
+        self.add_early(&mut negotiation).await;
         Ok(())
+    }
+
+    /// The candidates that have waited for the description that has come.
+    async fn add_early(&self, negotiation: &mut Negotiation) {
+        for candidate in std::mem::take(&mut negotiation.early) {
+            match negotiation.session_of(&candidate) {
+                Session::Former => tracing::debug!("an early candidate of a former attempt is ignored"),
+                Session::Coming => negotiation.early.push(candidate),
+                Session::Current => {
+                    if let Err(error) = self.add_candidate(candidate).await {
+                        tracing::debug!(%error, "an early candidate is skipped");
+                    }
+                }
+            }
+        }
+    }
+
+    /// The remote restarts ICE: its offer is answered, and the old way given up.
+    async fn answer_restart(
+        &self,
+        negotiation: &mut Negotiation,
+        offer: SessionDescription,
+        remote: RemoteDescription,
+    ) -> Result<(), ConnectionError> {
+        let Some(mark) = remote.mark else { return Ok(()) };
+        tracing::debug!(number = mark.restart, "ICE is restarted by the remote");
+        self.set_remote(negotiation, offer).await?;
+        negotiation.restart = mark.restart;
+        let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
+        let sdp = mark.write(without_candidates(&answer.sdp));
+        self.shared.begin_restart(ufrag_of_description(&answer.sdp));
+        self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
+        Ok(())
+    }
+
+    /// The answer to this restart may have been lost, and what came after it.
+    async fn repeat_answer(&self, remote: &RemoteDescription) {
+        let (Some(mark), Some(answer)) = (&remote.mark, self.library.local_description().await) else { return };
+        let sdp = mark.write(answer.sdp);
+        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
+    }
+
+    /// The restart that we have offered is answered: now the old way is given up.
+    async fn finish_restart(
+        &self,
+        negotiation: &mut Negotiation,
+        answer: SessionDescription,
+    ) -> Result<(), ConnectionError> {
+        if let Some(what) = lacks(&answer) {
+            return Err(ConnectionError::InvalidDescription(what.to_owned()));
+        }
+        let Some(offer) = negotiation.offered.take() else { return Ok(()) };
+        self.shared.begin_restart(ufrag_of_description(&offer.sdp));
+        self.library.set_local_description(offer).await.map_err(|error| library_error(&error))?;
+        self.set_remote(negotiation, answer).await
     }
 
     async fn answer(
@@ -202,7 +355,7 @@ impl Inner {
         let sdp = match &remote.mark {
             Some(theirs) => {
                 let version = theirs.version.min(CONTROL_VERSION);
-                Mark { version, token: theirs.token.clone() }.write(answer.sdp.clone())
+                Mark { version, ..theirs.clone() }.write(answer.sdp.clone())
             }
             None => answer.sdp.clone(),
         };
@@ -221,16 +374,15 @@ impl Inner {
         if let Some(what) = lacks(&description) {
             return Err(ConnectionError::InvalidDescription(what.to_owned()));
         }
-        let ufrag = description.sdp.lines().find_map(|line| line.trim_end().strip_prefix(UFRAG));
-        let remote =
-            Remote { identity: Identity::of(&description.sdp), ufrag: ufrag.unwrap_or_default().to_owned() };
+        let sdp = description.sdp.clone();
         let invalid = |error: webrtc::error::Error| ConnectionError::InvalidDescription(error.to_string());
         let description = match description.kind {
             SdpKind::Offer => RTCSessionDescription::offer(description.sdp),
             SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
         };
         self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)?;
-        negotiation.remote = Some(remote);
+        negotiation.remote = Some(Remote::of(&sdp, negotiation.remote.take()));
+        negotiation.candidates = negotiation.early.len();
         Ok(())
     }
 
@@ -264,14 +416,15 @@ impl Inner {
                 limit: MAX_CANDIDATE_BYTES,
             });
         }
-        if negotiation.is_stale(&candidate) {
+        let session = negotiation.session_of(&candidate);
+        if session == Session::Former {
             tracing::debug!("a candidate of a former attempt is ignored");
             return Ok(());
         }
         if negotiation.candidates >= MAX_REMOTE_CANDIDATES {
             return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
         }
-        if negotiation.remote.is_some() {
+        if session == Session::Current {
             negotiation.candidates += 1;
             return self.add_candidate(candidate).await;
         }
@@ -328,8 +481,8 @@ mod tests {
     }
 
     fn answered(sdp: &str) -> Negotiation {
-        let remote = Remote { identity: Identity::of(sdp), ufrag: "abcd".to_owned() };
-        Negotiation { role: Some(Role::Answerer), remote: Some(remote), ..Negotiation::default() }
+        let remote = Some(Remote::of(sdp, None));
+        Negotiation { role: Some(Role::Answerer), remote, ..Negotiation::default() }
     }
 
     #[test]
@@ -358,20 +511,39 @@ mod tests {
         assert_eq!(kept, offer(format!("{OFFER}{addressed}{bare}")));
     }
 
+    fn candidate(more: &str) -> IceCandidate {
+        let candidate = format!("candidate:1 1 udp 1 10.0.0.1 5 typ srflx raddr 10.0.0.2 rport 6{more}");
+        IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 }
+    }
+
     #[test]
-    fn a_candidate_of_another_session_is_stale_if_it_says_so() {
+    fn a_candidate_of_another_session_of_a_stranger_is_stale_if_it_says_so() {
         let negotiation = answered(OFFER);
-        let is_stale = |more: &str| {
-            let candidate = format!("candidate:1 1 udp 1 10.0.0.1 5 typ srflx raddr 10.0.0.2 rport 6{more}");
-            let candidate = IceCandidate { candidate, sdp_mid: "0".to_owned(), sdp_mline_index: 0 };
-            assert!(!Negotiation::default().is_stale(&candidate), "nothing to compare it with");
-            negotiation.is_stale(&candidate)
+        let session = |more: &str| {
+            assert_eq!(Negotiation::default().session_of(&candidate(more)), Session::Coming);
+            negotiation.session_of(&candidate(more))
         };
-        assert!(!is_stale(""));
-        assert!(!is_stale(" generation 0 ufrag abcd network-cost 999"));
-        assert!(is_stale(" generation 0 ufrag efgh network-cost 999"));
-        assert!(is_stale(" ufrag abcde"));
-        assert!(!is_stale(" ufrag"));
-        assert!(!is_stale(" generation ufrag other efgh"));
+        assert_eq!(session(""), Session::Current);
+        assert_eq!(session(" generation 0 ufrag abcd network-cost 999"), Session::Current);
+        assert_eq!(session(" generation 0 ufrag efgh network-cost 999"), Session::Former);
+        assert_eq!(session(" ufrag abcde"), Session::Former);
+        assert_eq!(session(" ufrag"), Session::Current);
+        assert_eq!(session(" generation ufrag other efgh"), Session::Current);
+    }
+
+    #[test]
+    fn among_us_a_candidate_of_an_unknown_session_waits_for_its_description() {
+        let first = Mark::new().write(OFFER.to_owned());
+        let second = Remote::of(&first.replace("abcd", "efgh"), Some(Remote::of(&first, None)));
+        let negotiation = Negotiation { remote: Some(second), ..Negotiation::default() };
+        assert_eq!(negotiation.session_of(&candidate(" ufrag abcd")), Session::Former);
+        assert_eq!(negotiation.session_of(&candidate(" ufrag efgh")), Session::Current);
+        assert_eq!(negotiation.session_of(&candidate(" ufrag ijkl")), Session::Coming);
+    }
+
+    #[test]
+    fn the_offer_of_a_restart_names_no_sockets_of_before() {
+        let sdp = format!("{OFFER}a=candidate:1 1 udp 1 10.0.0.1 5 typ host\r\na=end-of-candidates\r\n");
+        assert_eq!(without_candidates(&sdp), OFFER);
     }
 }

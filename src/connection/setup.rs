@@ -1,6 +1,7 @@
 //! How the library is set up: its settings, the addresses it binds, and its callbacks.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use webrtc::peer_connection::{
     SettingEngine, SettingEngineBuilder,
 };
 
-use super::{ConnectionState, IceCandidate, Shared};
+use super::{ConnectionState, IceCandidate, PeerConnectionConfig, Shared};
 use crate::error::ConnectionError;
 use crate::event::Stage;
 
@@ -54,6 +55,8 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
         // Off, it saves a socket per connection.
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_timeouts(Some(ICE_DISCONNECTED_AFTER), Some(ICE_FAILED_AFTER), Some(ICE_KEEPALIVE))
+        // A restart binds new sockets, on the addresses that there are by then.
+        .with_discard_local_candidates_during_ice_restart(true)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
         .with_relay_acceptance_min_wait(if relay_only { ICE_RELAY_WAIT } else { None })
@@ -63,8 +66,31 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
         .build()
 }
 
+/// What to bind: the addresses of this machine at that moment, as they may be others when ICE restarts.
+pub(super) struct Addresses {
+    config: PeerConnectionConfig,
+}
+
+impl Addresses {
+    pub(super) fn of(config: &PeerConnectionConfig) -> Addresses {
+        Addresses { config: config.clone() }
+    }
+
+    pub(super) fn now(&self) -> Result<Vec<SocketAddr>, ConnectionError> {
+        with_ports(self.config.addresses(), self.config.port_range.as_ref())
+    }
+}
+
+impl ToSocketAddrs for Addresses {
+    type Iter = std::vec::IntoIter<SocketAddr>;
+
+    fn to_socket_addrs(&self) -> io::Result<Self::Iter> {
+        self.now().map(Vec::into_iter).map_err(io::Error::other)
+    }
+}
+
 /// Gives each address without a port one of the range that is free now.
-pub(super) fn with_ports(
+fn with_ports(
     mut addresses: Vec<SocketAddr>,
     range: Option<&RangeInclusive<u16>>,
 ) -> Result<Vec<SocketAddr>, ConnectionError> {
@@ -142,6 +168,7 @@ impl PeerConnectionEventHandler for Handler {
         if self.relay_only {
             candidate = anonymous(&candidate);
         }
+        self.shared.name_session(&mut candidate);
         // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
         self.shared.signals.candidate(IceCandidate {
             candidate,

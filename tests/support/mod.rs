@@ -34,9 +34,7 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .try_init();
+    log_as_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let metrics = runtime.metrics();
     let (tasks, files) = (metrics.num_alive_tasks(), open_files());
@@ -64,6 +62,7 @@ pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
 
 /// Like [`promise`], on virtual time and the simulated network.
 pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(sim::Network) -> F) {
+    log_as_asked();
     sim::run(seed, |network| async move {
         let metrics = tokio::runtime::Handle::current().metrics();
         let tasks = metrics.num_alive_tasks();
@@ -71,6 +70,12 @@ pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(sim
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(metrics.num_alive_tasks(), tasks, "tasks left behind");
     });
+}
+
+/// By `RUST_LOG`.
+fn log_as_asked() {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
 }
 
 fn open_files() -> usize {
