@@ -31,9 +31,7 @@ use webrtc::runtime::{Runtime, TokioRuntime};
 pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, Outstanding};
 pub(crate) use config::ASK_LIMIT;
 pub use config::PeerConnectionConfig;
-#[cfg(any(test, fuzzing))]
-pub(crate) use description::RemoteDescription;
-pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES};
+pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES, Mark, RemoteDescription, Stamp};
 pub use description::{IceCandidate, SdpKind, SessionDescription, Signal};
 pub use ice_server::IceServer;
 pub(crate) use servers::NoRelay;
@@ -436,9 +434,42 @@ impl PeerConnection {
         self.inner.shared.condition.borrow().stage > Stage::Ice
     }
 
+    /// How many of our ICE requests were answered so far; `None` over a relay, where they travel wrapped up.
+    pub(crate) fn answers(&self) -> Option<u64> {
+        self.inner.shared.progress.answers()
+    }
+
+    /// The remote is not heard, or is again: for those who follow the connection.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.inner
+            .shared
+            .condition
+            .send_if_modified(|condition| std::mem::replace(&mut condition.silent, silent) != silent);
+    }
+
     /// Whether the remote is known not to be a member of this crate.
     pub(crate) fn is_foreign(&self) -> bool {
         self.inner.shared.condition.borrow().agreed.is_some_and(|agreed| agreed.control.is_none())
+    }
+
+    /// Whether it is known to be one.
+    pub(crate) fn is_among_us(&self) -> bool {
+        self.inner.shared.condition.borrow().agreed.is_some_and(|agreed| agreed.control.is_some())
+    }
+
+    /// Whether the remote is not heard now.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.inner.shared.condition.borrow().silent
+    }
+
+    /// Whether ICE was restarted.
+    pub(crate) fn has_restarted(&self) -> bool {
+        self.inner.shared.condition.borrow().restarts > 0
+    }
+
+    /// The token that both sides share, once they do.
+    pub(crate) async fn token(&self) -> Option<String> {
+        self.inner.negotiation.lock().await.token().map(str::to_owned)
     }
 
     /// Closes without waiting.

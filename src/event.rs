@@ -166,6 +166,9 @@ pub enum PeerFailure {
     /// No connection could be made for it.
     Connection(ConnectionError),
 
+    /// It is not welcome here, for this reason ([`MeshBuilder::admission`](crate::MeshBuilder::admission)).
+    Refused(String),
+
     /// Relays are all that it may use ([`relay_only`](crate::PeerConnectionConfig::relay_only)), and no TURN server has
     /// given one: each, and why. Comes as soon as that is known, unless it may be otherwise for a later attempt of
     /// [`join`](crate::MeshBuilder::join): then at the handshake limit.
@@ -189,6 +192,7 @@ impl fmt::Display for PeerFailure {
             }
             PeerFailure::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
             PeerFailure::Connection(error) => write!(f, "no connection could be made: {error}"),
+            PeerFailure::Refused(reason) => write!(f, "it was not let in: {reason}"),
             PeerFailure::IceServers(errors) => {
                 f.write_str("there is no relay")?;
                 errors

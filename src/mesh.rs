@@ -225,6 +225,7 @@ pub struct MeshBuilder {
     limits: Limits,
     bounds: Bounds,
     max_peers: usize,
+    admission: Option<join::Admission>,
 }
 
 impl Default for MeshBuilder {
@@ -246,6 +247,7 @@ impl Default for MeshBuilder {
             },
             bounds: Bounds { reliable_bytes: MIB, unreliable_bytes: MIB / 4 },
             max_peers: 128,
+            admission: None,
         }
     }
 }
@@ -361,6 +363,27 @@ impl MeshBuilder {
         self
     }
 
+    /// Asks the callback about each peer that signalling brings to [`join`](Self::join), before a connection to it is made:
+    /// a ban list, a password check, a room that is full. `Ok` lets it in; with an error, the peer fails with
+    /// [`PeerFailure::Refused`](crate::PeerFailure::Refused) and the error's text, once for each time that it joins;
+    /// it is told nothing. It is asked again about each later life of the peer, also when a lost link is to be made anew,
+    /// and may be asked about many peers at once. Default none: everyone is welcome. A second one takes the place of the first.
+    ///
+    /// It has 10 s. Who gets no answer in that time, or a panic for one, is not let in. Nobody else waits for it.
+    ///
+    /// # Cancel safety
+    ///
+    /// It runs as a task, which is aborted when the mesh is closed or dropped.
+    pub fn admission<F, Asked, E>(mut self, callback: F) -> Self
+    where
+        F: Fn(PeerId) -> Asked + Send + Sync + 'static,
+        Asked: Future<Output = Result<(), E>> + Send + 'static,
+        E: fmt::Display,
+    {
+        self.admission = Some(join::Admission::new(callback));
+        self
+    }
+
     /// A mesh to which peers are added by hand (Godot's `initialize(id, server_compatibility)`).
     ///
     /// # Panics
@@ -377,8 +400,11 @@ impl MeshBuilder {
     /// Every peer that signalling reports is connected to. An attempt that dies, or is not up within the attempt
     /// limit, is followed by a fresh one, within the handshake limit. If signalling is lost, connected peers stay.
     ///
-    /// A link that is lost after it was connected, or failed at the handshake limit, is not made again by itself: that
-    /// takes signalling to report the peer anew, by a `PeerJoined` or the peer's offer.
+    /// A peer that falls silent is looked for by restarts of ICE within its grace time; their signals go through signalling
+    /// and, as that may be gone, through other members, sealed. One that is lost all the same, or failed at the handshake
+    /// limit, is connected anew as long as signalling says that it is there: as a new life, after 250 ms, and twice as
+    /// long after each failure, at the most 5 s (60 s with a peer that is not of this crate). One that was removed, here
+    /// or there, or has closed its mesh, is not, until signalling or its own offer brings it back.
     ///
     /// A peer of which the owner has not read the ends of 4 former lives waits until some are read, as in
     /// [`add_peer`](MeshHandle::add_peer); the others do not wait for it.
@@ -402,12 +428,13 @@ impl MeshBuilder {
             unreliable_lifetime: self.unreliable_lifetime,
             attempt_limit: self.attempt_limit,
             farewell: self.limits.farewell,
+            admission: self.admission.clone(),
         };
         let (shared, supervisor) = self.prepare(id);
         let handle = MeshHandle { shared: shared.clone() };
         let span = shared.span.clone();
-        let requests = shared.meeting.joined(signaling.lobby());
-        let driver = tokio::spawn(join::run(signaling, requests, handle, plan).instrument(span.clone()));
+        let letters = shared.meeting.joined(signaling.lobby());
+        let driver = tokio::spawn(join::run(signaling, letters, handle, plan).instrument(span.clone()));
         tokio::spawn(supervisor.signaling(driver).run().instrument(span));
         Ok(Mesh::new(shared))
     }

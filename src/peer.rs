@@ -7,6 +7,7 @@
 mod actor;
 mod channels;
 pub(crate) mod control;
+mod liveness;
 mod outbox;
 mod pace;
 mod state;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use actor::Task;
@@ -23,6 +25,7 @@ pub(crate) use outbox::{Bounds, Outbox, Refusal};
 
 use crate::connection::{NotOpened, PeerConnection, UnreliableLifetime};
 use crate::event::{DisconnectReason, PeerFailure};
+use control::Frame;
 
 /// The number of one life of a peer. A peer that is removed and added again has two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +40,10 @@ pub(crate) enum Report {
     Unstable,
     /// It came back.
     Recovered,
+    /// It asks for this to be handed to another peer.
+    Relay { to: u32, body: Bytes },
+    /// It hands on what another peer has asked it to.
+    Relayed { from: u32, body: Bytes },
 }
 
 /// How a peer's task ended.
@@ -91,6 +98,7 @@ pub(crate) struct Peer {
     pub(crate) gauges: Arc<Gauges>,
     leave: watch::Sender<Option<Farewell>>,
     renew: mpsc::Sender<Takeover>,
+    relay: mpsc::Sender<Frame>,
     #[cfg(test)]
     pub(crate) panic: Arc<tokio::sync::Notify>,
 }
@@ -132,6 +140,11 @@ impl Peer {
             }
             change
         });
+    }
+
+    /// Hands on what it is to relay, or what another has relayed for it. `false`: there is too much of it.
+    pub(crate) fn relay(&self, frame: Frame) -> bool {
+        self.relay.try_send(frame).is_ok()
     }
 
     /// Gives a peer that is still connecting a fresh connection. `false`: the one before was not even begun with.

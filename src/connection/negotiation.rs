@@ -83,6 +83,14 @@ impl Negotiation {
         }
     }
 
+    /// What both sides have in common, between members of this crate.
+    pub(super) fn token(&self) -> Option<&str> {
+        match &self.remote.as_ref()?.identity {
+            Identity::Token(token) => Some(token),
+            Identity::Lines(_) => None,
+        }
+    }
+
     /// Which ICE session of the remote's a candidate is of, if it says so.
     fn session_of(&self, candidate: &IceCandidate) -> Session {
         let Some(remote) = &self.remote else { return Session::Coming };
@@ -211,7 +219,9 @@ impl Inner {
         match &negotiation.remote {
             None => return Err(ConnectionError::OutOfTurn("the connection negotiates still")),
             Some(remote) if !remote.is_among_us() => {
-                return Err(ConnectionError::OutOfTurn("ICE is restarted between members of this crate only"));
+                return Err(ConnectionError::OutOfTurn(
+                    "ICE is restarted between members of this crate only",
+                ));
             }
             Some(_) => {}
         }
@@ -319,7 +329,9 @@ impl Inner {
 
     /// The answer to this restart may have been lost, and what came after it.
     async fn repeat_answer(&self, remote: &RemoteDescription) {
-        let (Some(mark), Some(answer)) = (&remote.mark, self.library.local_description().await) else { return };
+        let (Some(mark), Some(answer)) = (&remote.mark, self.library.local_description().await) else {
+            return;
+        };
         let sdp = mark.write(answer.sdp);
         self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
     }

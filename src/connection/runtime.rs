@@ -32,7 +32,7 @@ use std::future::Future;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -105,7 +105,7 @@ pub(super) struct Progress {
     /// The remote is a member of this crate.
     among_us: AtomicBool,
     /// When the last datagram was received, while the connection was being made.
-    heard: Mutex<Option<Instant>>,
+    received: Mutex<Option<Instant>>,
     /// A datagram that means nothing is to be received, and the socket that is waiting for one.
     nudged: AtomicBool,
     receiver: AtomicWaker,
@@ -115,6 +115,8 @@ pub(super) struct Progress {
     turns: AtomicU8,
     /// The last turn was one of them, and nothing else came before it.
     turned: AtomicBool,
+    /// Answers to ICE's requests, our own or the remote's (RFC 8489 section 5: success responses).
+    answers: AtomicU64,
     /// The driver has nothing to do before its next timer.
     rests: Notify,
     /// The driver has ended.
@@ -134,6 +136,18 @@ impl Progress {
     pub(super) fn nudge(&self) {
         if !self.nudged.swap(true, Ordering::AcqRel) {
             self.receiver.wake();
+        }
+    }
+
+    /// How many answers were heard; `None` over a relay, where they are not seen.
+    pub(super) fn answers(&self) -> Option<u64> {
+        let relayed = self.relayed.load(Ordering::Acquire);
+        (!relayed).then(|| self.answers.load(Ordering::Relaxed))
+    }
+
+    fn heard(&self, datagram: &[u8]) {
+        if datagram.starts_with(&SUCCESS_RESPONSE) {
+            self.answers.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -343,9 +357,9 @@ impl ConnectionRuntime {
         if self.progress.is_open() || duration <= HURRY {
             return duration;
         }
-        let heard = *lock(&self.progress.heard);
-        match heard {
-            Some(heard) if self.base.now().saturating_duration_since(heard) < HURRY_FOR => HURRY,
+        let received = *lock(&self.progress.received);
+        match received {
+            Some(then) if self.base.now().saturating_duration_since(then) < HURRY_FOR => HURRY,
             _ => duration,
         }
     }
@@ -414,10 +428,16 @@ impl AsyncUdpSocket for Socket {
                 });
             }
         }
+        if let Poll::Ready(Ok(count)) = received {
+            for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
+                let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
+                datagrams.for_each(|datagram| self.progress.heard(datagram));
+            }
+        }
         if !self.progress.is_open()
             && let Poll::Ready(Ok(count)) = received
         {
-            *lock(&self.progress.heard) = Some(self.runtime.now());
+            *lock(&self.progress.received) = Some(self.runtime.now());
             let mut handshake = lock(&self.handshake);
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
@@ -435,6 +455,9 @@ impl AsyncUdpSocket for Socket {
         self.base.max_gro_segments()
     }
 }
+
+/// How an answer to a STUN binding request begins (RFC 8489 section 5).
+const SUCCESS_RESPONSE: [u8; 2] = [1, 1];
 
 /// A STUN binding indication (RFC 8489 section 5), which ICE takes without a word.
 const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];

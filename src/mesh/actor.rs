@@ -4,16 +4,19 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLockWriteGuard};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::task::JoinMap;
 use tracing::Instrument as _;
 
 use super::handle::{Command, Entry, Shared};
+use super::meeting::Fate;
 use super::state::{Effect, State};
 use crate::error::UnknownPeer;
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
+use crate::peer::control::Frame;
 use crate::peer::{Bounds, Exit, Life, Limits, Report, Takeover, Task};
 
 /// The supervisor, before it runs.
@@ -141,6 +144,12 @@ impl Supervisor {
                     }
                     Report::Unstable => self.state.wavered(peer, life, true, effects),
                     Report::Recovered => self.state.wavered(peer, life, false, effects),
+                    Report::Relay { to, body } => self.relay(peer, to, body),
+                    Report::Relayed { from, body } => {
+                        if let Ok(from) = PeerId::new(from) {
+                            self.shared.meeting.relayed(from, body);
+                        }
+                    }
                 }
             }
             Input::Ended(life, exit) => {
@@ -156,6 +165,7 @@ impl Supervisor {
                     entry.outbox.close();
                     entry.connected.store(false, Ordering::Release);
                 }
+                self.shared.meeting.life_ended(peer, life, fate(&exit));
                 self.state.ended(peer, life, exit, effects);
                 self.gone.extend(self.leaving.remove(&life).unwrap_or_default());
             }
@@ -268,6 +278,15 @@ impl Supervisor {
         }
     }
 
+    /// Hands on what one peer has for another, if that one is connected.
+    fn relay(&self, from: PeerId, to: u32, body: Bytes) {
+        let Some(entry) = PeerId::new(to).ok().filter(|to| *to != from).and_then(|to| self.entry(to)) else {
+            return;
+        };
+        let handed = entry.is_connected() && entry.peer.relay(Frame::Relayed { from: from.get(), body });
+        tracing::debug!(%from, to, handed, "a message between two peers");
+    }
+
     fn next_life(&mut self) -> Life {
         self.last_life += 1;
         Life(self.last_life)
@@ -279,6 +298,20 @@ impl Supervisor {
 
     fn registry(&self) -> RwLockWriteGuard<'_, std::collections::BTreeMap<PeerId, Arc<Entry>>> {
         self.shared.registry.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether it is worth another try.
+fn fate(exit: &Exit) -> Fate {
+    match exit {
+        Exit::Disconnected(DisconnectReason::ConnectionLost) => Fate::Lost,
+        Exit::Failed(
+            PeerFailure::TimedOut { .. }
+            | PeerFailure::ConnectionFailed { .. }
+            | PeerFailure::RemoteClosed { .. }
+            | PeerFailure::IceServers { .. },
+        ) => Fate::Failed,
+        _ => Fate::Final,
     }
 }
 

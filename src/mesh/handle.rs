@@ -569,6 +569,12 @@ impl Entry {
         self.connected.load(Ordering::Acquire)
     }
 
+    /// Whether it can hand on what is for another peer.
+    pub(super) fn can_relay(&self) -> bool {
+        let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        self.is_connected() && connection.is_among_us() && !connection.is_silent()
+    }
+
     /// A fresh connection has taken the place of the one before.
     pub(super) fn set_connection(&self, connection: PeerConnection) {
         *self.connection.lock().unwrap_or_else(PoisonError::into_inner) = connection;

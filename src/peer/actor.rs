@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::channels::{Channels, Delivery};
+use super::control::Frame;
 use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
@@ -31,6 +32,7 @@ struct Ears {
     reports: mpsc::Sender<(Life, Report)>,
     leave: watch::Receiver<Option<Farewell>>,
     renew: mpsc::Receiver<Takeover>,
+    relay: mpsc::Receiver<Frame>,
     #[cfg(test)]
     panic: Arc<tokio::sync::Notify>,
 }
@@ -60,6 +62,9 @@ enum Measured {
     OutstandingBytes(usize),
     RoundTrip(Option<Duration>),
 }
+
+/// What is to be relayed waits for the peer's task, which takes it at once.
+const RELAYS: usize = 32;
 
 /// How often ICE is asked for the round trip, which it measures every second.
 const PULSE: Duration = Duration::from_secs(2);
@@ -99,6 +104,7 @@ impl Task {
         let gauges = Arc::new(Gauges::default());
         let (leave, leave_heard) = watch::channel(None);
         let (renew, renewals) = mpsc::channel(1);
+        let (relay, to_relay) = mpsc::channel(RELAYS);
         #[cfg(test)]
         let panic = Arc::new(tokio::sync::Notify::new());
         let ears = Ears {
@@ -108,6 +114,7 @@ impl Task {
             reports,
             leave: leave_heard,
             renew: renewals,
+            relay: to_relay,
             #[cfg(test)]
             panic: panic.clone(),
         };
@@ -116,6 +123,7 @@ impl Task {
             gauges,
             leave,
             renew,
+            relay,
             #[cfg(test)]
             panic,
         };
@@ -187,6 +195,10 @@ impl Running {
                     return Input::Leave(self.ears.leave.borrow_and_update().unwrap_or(Farewell::Removed));
                 }
                 Some(fresh) = self.ears.renew.recv() => return self.take_over(fresh).await,
+                Some(frame) = self.ears.relay.recv() => {
+                    self.relay(frame);
+                    continue;
+                }
                 () = until(deadline) => return Input::Tick,
                 Ok(()) = self.condition.changed() => {
                     return Input::Condition(self.condition.borrow_and_update().clone());
@@ -256,8 +268,16 @@ impl Running {
                 }
                 self.ears.report(Report::Connected { max_message_bytes }).await;
             }
-            Effect::Unstable => self.ears.report(Report::Unstable).await,
-            Effect::Recovered => self.ears.report(Report::Recovered).await,
+            Effect::Unstable => {
+                self.connection.0.set_silent(true);
+                self.ears.report(Report::Unstable).await;
+            }
+            Effect::Recovered => {
+                self.connection.0.set_silent(false);
+                self.ears.report(Report::Recovered).await;
+            }
+            Effect::Relay { to, body } => self.ears.report(Report::Relay { to, body }).await,
+            Effect::Relayed { from, body } => self.ears.report(Report::Relayed { from, body }).await,
             Effect::Drain => {
                 self.ears.outbox.close();
                 self.settling.hurry();
@@ -271,9 +291,21 @@ impl Running {
         None
     }
 
+    /// Only to members of this crate that have said hello: nobody else would know what it is.
+    fn relay(&mut self, frame: Frame) {
+        if self.channels.gives_credits() {
+            self.channels.say(frame);
+        }
+    }
+
     fn tally(&self) -> Tally {
         let waiting = self.ears.outbox.lock().waiting(TransferMode::Reliable) as u64;
-        Tally { sent: self.channels.sent(), received: self.channels.received(), waiting }
+        Tally {
+            answers: self.connection.0.answers(),
+            sent: self.channels.sent(),
+            received: self.channels.received(),
+            waiting,
+        }
     }
 }
 

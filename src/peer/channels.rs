@@ -123,8 +123,9 @@ const BATCH: usize = 16;
 const TURNS: usize = 8;
 
 /// Frames that wait for the control channel. Each of ours is followed by an answer before the next of its kind, so
-/// only a remote that floods us with probes fills it; then its probes go unanswered.
-const MAX_FRAMES: usize = 16;
+/// only a remote that floods us with probes fills it, or others that have much relayed to it; then its probes go
+/// unanswered, and what is relayed is lost, as it may be by any other way.
+const MAX_FRAMES: usize = 64;
 
 impl Channels {
     pub(crate) fn new(
@@ -174,7 +175,11 @@ impl Channels {
 
     /// Says something on the control channel, after what was said before.
     pub(crate) fn say(&mut self, frame: Frame) {
-        if self.frames.len() < MAX_FRAMES || !matches!(frame, Frame::Echo { .. } | Frame::Probe { .. }) {
+        let may_be_lost = matches!(
+            frame,
+            Frame::Echo { .. } | Frame::Probe { .. } | Frame::Relay { .. } | Frame::Relayed { .. }
+        );
+        if self.frames.len() < MAX_FRAMES || !may_be_lost {
             self.frames.push_back(frame);
         }
     }
@@ -236,6 +241,11 @@ impl Channels {
     /// Reliable packets received.
     pub(crate) fn received(&self) -> u64 {
         self.received
+    }
+
+    /// Whether the remote is a member of this crate that has said hello.
+    pub(crate) fn gives_credits(&self) -> bool {
+        self.credits.is_some()
     }
 
     /// A gauge of what SCTP holds of the reliable channel.

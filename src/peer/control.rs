@@ -13,11 +13,13 @@
 //! | 5 | [`Probe`](Frame::Probe) | number u64 |
 //! | 6 | [`Echo`](Frame::Echo) | number u64, received u64 |
 //! | 7 | [`Closing`](Frame::Closing) | |
+//! | 8 | [`Relay`](Frame::Relay) | to u32, the rest |
+//! | 9 | [`Relayed`](Frame::Relayed) | from u32, the rest |
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
 /// A message of the control channel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
     /// The channels of the sender are open. The DTLS client says it first, as only then is it ready to receive.
     Hello {
@@ -61,7 +63,24 @@ pub(crate) enum Frame {
     },
     /// The sender has its acknowledgement and closes. Through a TURN relay the close itself is not heard.
     Closing,
+    /// To be handed on to another peer, as a [`Frame::Relayed`]; or not, if there is no such peer, or too much of it.
+    Relay {
+        /// The id of that peer.
+        to: u32,
+        /// What the two know the meaning of.
+        body: Bytes,
+    },
+    /// What another peer has asked the sender to hand on.
+    Relayed {
+        /// The id of that peer, as the sender knows it.
+        from: u32,
+        /// What the two know the meaning of.
+        body: Bytes,
+    },
 }
+
+/// The longest body that is relayed: a description with the candidates of some fifty addresses.
+pub(crate) const MAX_RELAYED_BYTES: usize = 16 * 1024;
 
 /// What a packet counts for in credits and queue bounds: its bytes, and what holding it costs beside them. So a
 /// queue of empty packets is bounded too.
@@ -78,12 +97,14 @@ pub(crate) enum FrameError {
     Empty,
     #[error("control message {0} is cut short")]
     Short(u8),
+    #[error("control message {0} is too long")]
+    Long(u8),
 }
 
 impl Frame {
-    pub(crate) fn encode(self) -> Bytes {
+    pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(24);
-        match self {
+        match *self {
             Frame::Hello { version, credit } => {
                 out.put_u8(1);
                 out.put_u8(version);
@@ -114,6 +135,11 @@ impl Frame {
                 out.put_u64(received);
             }
             Frame::Closing => out.put_u8(7),
+            Frame::Relay { to: peer, ref body } | Frame::Relayed { from: peer, ref body } => {
+                out.put_u8(if matches!(self, Frame::Relay { .. }) { 8 } else { 9 });
+                out.put_u32(peer);
+                out.put_slice(body);
+            }
         }
         out.freeze()
     }
@@ -121,6 +147,9 @@ impl Frame {
     /// `None` is a frame of a later release.
     pub(crate) fn decode(mut message: &[u8]) -> Result<Option<Frame>, FrameError> {
         let name = message.try_get_u8().map_err(|_| FrameError::Empty)?;
+        if matches!(name, 8 | 9) && message.len() > 4 + MAX_RELAYED_BYTES {
+            return Err(FrameError::Long(name));
+        }
         Frame::decode_fields(name, message).map_err(|_| FrameError::Short(name))
     }
 
@@ -137,6 +166,8 @@ impl Frame {
             5 => Frame::Probe { number: fields.try_get_u64()? },
             6 => Frame::Echo { number: fields.try_get_u64()?, received: fields.try_get_u64()? },
             7 => Frame::Closing,
+            8 => Frame::Relay { to: fields.try_get_u32()?, body: Bytes::copy_from_slice(fields) },
+            9 => Frame::Relayed { from: fields.try_get_u32()?, body: Bytes::copy_from_slice(fields) },
             _ => return Ok(None),
         }))
     }
@@ -161,6 +192,9 @@ mod tests {
             any::<u64>().prop_map(|number| Frame::Probe { number }),
             (any::<u64>(), any::<u64>()).prop_map(|(number, received)| Frame::Echo { number, received }),
             Just(Frame::Closing),
+            (any::<u32>(), any::<Vec<u8>>()).prop_map(|(to, body)| Frame::Relay { to, body: body.into() }),
+            (any::<u32>(), any::<Vec<u8>>())
+                .prop_map(|(from, body)| Frame::Relayed { from, body: body.into() }),
         ]
     }
 
@@ -172,6 +206,7 @@ mod tests {
 
         #[test]
         fn fields_of_a_later_release_are_ignored(frame in any_frame(), more in any::<Vec<u8>>()) {
+            prop_assume!(!matches!(frame, Frame::Relay { .. } | Frame::Relayed { .. }), "they end with the rest");
             let message = [&frame.encode()[..], &more].concat();
             prop_assert_eq!(Frame::decode(&message), Ok(Some(frame)));
         }
@@ -179,7 +214,8 @@ mod tests {
         #[test]
         fn a_frame_cut_short_is_an_error(frame in any_frame(), keep in 0usize..24) {
             let message = frame.encode();
-            prop_assume!(keep < message.len());
+            let fixed = if matches!(frame, Frame::Relay { .. } | Frame::Relayed { .. }) { 5 } else { 24 };
+            prop_assume!(keep < message.len().min(fixed));
             prop_assert!(Frame::decode(&message[..keep]).is_err());
         }
 
@@ -194,5 +230,9 @@ mod tests {
         assert_eq!(Frame::decode(&[200, 1, 2, 3]), Ok(None));
         assert_eq!(Frame::decode(&[]), Err(FrameError::Empty));
         assert_eq!(Frame::decode(&[3, 0]), Err(FrameError::Short(3)));
+        assert_eq!(
+            Frame::decode(&[&[9][..], &[0; 4 + MAX_RELAYED_BYTES + 1]].concat()),
+            Err(FrameError::Long(9))
+        );
     }
 }

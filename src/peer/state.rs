@@ -14,10 +14,12 @@
 //! The remote's goodbye is acknowledged when all that it counted has arrived; then it says that it
 //! closes, and closes, and either is the end.
 
+use bytes::Bytes;
 use tokio::time::{Duration, Instant};
 
 use super::channels::{CONTROL, Happening};
 use super::control::Frame;
+use super::liveness::Liveness;
 use super::{Exit, Farewell, Limits};
 use crate::connection::{CONTROL_VERSION, Condition, ConnectionState};
 use crate::error::IceServerError;
@@ -40,9 +42,11 @@ pub(crate) enum Input {
     Tick,
 }
 
-/// The counters that decisions depend on, of the reliable channel.
+/// The counters that decisions depend on, most of them of the reliable channel.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
+    /// How many of our ICE requests were answered, if that can be seen.
+    pub(crate) answers: Option<u64>,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     /// Accepted, but not handed to SCTP.
@@ -72,6 +76,10 @@ pub(crate) enum Effect {
     AwaitClosed,
     /// The round trip took so long.
     RoundTrip(Duration),
+    /// The remote asks for this to be handed to another peer.
+    Relay { to: u32, body: Bytes },
+    /// The remote hands on what another peer has asked it to.
+    Relayed { from: u32, body: Bytes },
     /// It is over. Nothing follows.
     End(Exit),
 }
@@ -99,6 +107,8 @@ pub(crate) struct State {
     ack_held: bool,
     heard_goodbye: bool,
     probe: Probe,
+    liveness: Liveness,
+    relays: Relays,
 }
 
 #[derive(Debug)]
@@ -107,6 +117,8 @@ enum Phase {
     Connected,
     Unstable {
         until: Instant,
+        /// It answered nothing any more, after so many answers.
+        answers: Option<u64>,
     },
     Leaving {
         farewell: Farewell,
@@ -125,6 +137,28 @@ struct Probe {
     number: u64,
     sent: Option<Instant>,
     next: Option<Instant>,
+}
+
+/// How much a remote has had relayed.
+#[derive(Debug)]
+struct Relays {
+    since: Instant,
+    count: u32,
+}
+
+/// What a remote may have relayed to others: an ICE restart takes some ten messages, and with each of them there may be
+/// several.
+const MAX_RELAYS: u32 = 256;
+const RELAYS_PERIOD: Duration = Duration::from_secs(10);
+
+impl Relays {
+    fn admits(&mut self, now: Instant) -> bool {
+        if now - self.since >= RELAYS_PERIOD {
+            (self.since, self.count) = (now, 0);
+        }
+        self.count += 1;
+        self.count <= MAX_RELAYS
+    }
 }
 
 const OVERRUN: &str = "it sends more than it was granted";
@@ -149,6 +183,8 @@ impl State {
             ack_held: false,
             heard_goodbye: false,
             probe: Probe { number: 0, sent: None, next: None },
+            liveness: Liveness::new(now),
+            relays: Relays { since: now, count: 0 },
         }
     }
 
@@ -161,8 +197,9 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Connecting => Some(self.added + self.limits.handshake),
-            Phase::Connected => self.probe.next,
-            Phase::Unstable { until } => Some(*until),
+            Phase::Connected => Some(self.probe.next.unwrap_or(self.liveness.look).min(self.liveness.look)),
+            Phase::Unstable { until, answers: Some(_) } => Some(self.liveness.look.min(*until)),
+            Phase::Unstable { until, answers: None } => Some(*until),
             Phase::Leaving { until, .. } | Phase::Dismissed { until, .. } => Some(*until),
             Phase::Over => None,
         }
@@ -172,6 +209,7 @@ impl State {
         if matches!(self.phase, Phase::Over) {
             return;
         }
+        self.liveness.note(tally.answers, now);
         match input {
             Input::Condition(condition) => self.condition_changed(condition, tally, now, effects),
             Input::Channels(happening) => self.happened(happening, tally, now, effects),
@@ -220,13 +258,13 @@ impl State {
             (ConnectionState::Closed, _) => self.closed_here(tally, effects),
             (ConnectionState::Failed, _) => self.lost(tally, effects),
             (ConnectionState::Disconnected, Phase::Connected) => {
-                self.fall_silent(now, effects);
+                self.fall_silent(None, now, effects);
             }
-            (ConnectionState::Connected, Phase::Unstable { .. }) => {
-                self.phase = Phase::Connected;
-                effects.push(Effect::Recovered);
-            }
-            (_, Phase::Connecting) => self.greet(now, effects),
+            // ICE is restarted, by the remote or by us.
+            (ConnectionState::Connecting, Phase::Connected) => self.liveness.restart_begins(now),
+            (ConnectionState::Connected, Phase::Connected) => self.liveness.restart_until = None,
+            (ConnectionState::Connected, Phase::Unstable { .. }) => self.recover(now, effects),
+            (_, Phase::Connecting) => self.greet(tally, now, effects),
             _ => {}
         }
     }
@@ -235,7 +273,7 @@ impl State {
         match happening {
             Happening::Open(channel) => {
                 self.open[channel] = true;
-                self.greet(now, effects);
+                self.greet(tally, now, effects);
             }
             // A remote that is not of this crate knows nothing of the control channel.
             Happening::Closed(CONTROL) if self.control().is_none() => {}
@@ -300,7 +338,7 @@ impl State {
             Frame::Hello { credit, .. } => {
                 if self.heard_hello.is_none() {
                     self.heard_hello = Some(credit);
-                    self.greet(now, effects);
+                    self.greet(tally, now, effects);
                 }
             }
             // Nobody of ours says anything before both hellos.
@@ -328,6 +366,14 @@ impl State {
                     self.dismissed(tally, effects);
                 }
             }
+            Frame::Relay { to, body } => {
+                if self.relays.admits(now) {
+                    effects.push(Effect::Relay { to, body });
+                } else {
+                    tracing::debug!("too much is to be relayed: one message is not");
+                }
+            }
+            Frame::Relayed { from, body } => effects.push(Effect::Relayed { from, body }),
             Frame::Probe { number } => {
                 effects.push(Effect::Say(Frame::Echo { number, received: tally.received }));
             }
@@ -353,7 +399,7 @@ impl State {
     }
 
     /// Says hello when it is time, and is connected when all is open and said.
-    fn greet(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    fn greet(&mut self, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         let (Phase::Connecting, Some(agreed)) = (&self.phase, self.condition.agreed) else { return };
         let connected = if agreed.control.is_some() {
             let open = self.open == [true; 4];
@@ -374,15 +420,49 @@ impl State {
                 self.send_probe(now, effects);
             }
             // That the channels are open may be heard late.
+            self.liveness = Liveness::new(now);
+            self.liveness.note(tally.answers, now);
             if self.condition.state == ConnectionState::Disconnected {
-                self.fall_silent(now, effects);
+                self.fall_silent(None, now, effects);
             }
         }
     }
 
-    fn fall_silent(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.phase = Phase::Unstable { until: now + self.limits.grace };
+    fn fall_silent(&mut self, answers: Option<u64>, now: Instant, effects: &mut Vec<Effect>) {
+        self.phase = Phase::Unstable { until: now + self.limits.grace, answers };
+        self.liveness.look_again(true, now);
         effects.push(Effect::Unstable);
+    }
+
+    /// The remote is heard again, and if it had not answered, it does.
+    fn recover(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let Phase::Unstable { answers, .. } = self.phase else { return };
+        let connected = self.condition.state == ConnectionState::Connected;
+        if connected && answers.is_none_or(|answers| answers != self.liveness.answers()) {
+            self.phase = Phase::Connected;
+            // What it did not answer meanwhile is no evidence against it.
+            self.liveness.restart(now);
+            self.probe.sent = self.probe.sent.map(|_| now);
+            effects.push(Effect::Recovered);
+        }
+    }
+
+    /// Looks whether the remote gives signs of life.
+    fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        match self.phase {
+            Phase::Connected => {
+                let control = self.control().is_some();
+                self.liveness.look_again(false, now);
+                if self.liveness.is_silent(self.probe.sent, control, now) {
+                    self.fall_silent(Some(self.liveness.answers()), now, effects);
+                }
+            }
+            Phase::Unstable { .. } => {
+                self.liveness.look_again(true, now);
+                self.recover(now, effects);
+            }
+            _ => {}
+        }
     }
 
     fn send_probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
@@ -430,7 +510,13 @@ impl State {
                 };
                 self.end(Exit::Failed(failure), effects);
             }
-            Phase::Connected => self.send_probe(now, effects),
+            Phase::Connected => {
+                if self.probe.next.is_some_and(|next| next <= now) {
+                    self.send_probe(now, effects);
+                }
+                self.look(now, effects);
+            }
+            Phase::Unstable { until, .. } if now < *until => self.look(now, effects),
             Phase::Unstable { .. } => self.lost(tally, effects),
             Phase::Leaving { .. } => self.left(tally, effects),
             Phase::Dismissed { .. } => self.dismissed(tally, effects),

@@ -264,9 +264,9 @@ fn a_peer_that_leaves_drains_says_goodbye_and_waits_for_the_acknowledgement() {
         [(Removed, DisconnectReason::Removed), (LocalClose, DisconnectReason::LocalClose)]
     {
         let mut peer = connected();
-        peer.tally = Tally { sent: 2, received: 0, waiting: 3 };
+        peer.tally = Tally { sent: 2, received: 0, waiting: 3, ..Tally::default() };
         assert_eq!(peer.leaves(farewell), [Effect::Drain]);
-        peer.tally = Tally { sent: 5, received: 0, waiting: 0 };
+        peer.tally = Tally { sent: 5, received: 0, waiting: 0, ..Tally::default() };
         assert_eq!(peer.happens(Happening::Drained), [Effect::Say(Frame::Goodbye { sent: 5, received: 0 })]);
         assert_eq!(peer.hears(ack(5)), [Effect::Say(Frame::Closing), gone(reason)]);
     }
@@ -296,7 +296,7 @@ fn a_foreign_peer_with_nothing_outstanding_has_left_when_it_is_drained() {
 #[test]
 fn at_the_farewell_limit_what_is_not_confirmed_is_counted() {
     let mut peer = connected();
-    peer.tally = Tally { sent: 5, received: 0, waiting: 3 };
+    peer.tally = Tally { sent: 5, received: 0, waiting: 3, ..Tally::default() };
     peer.hears(Frame::Credit { credit: 0, received: 4, pause: false });
     peer.leaves(Removed);
     assert_eq!(peer.after(LIMITS.farewell - MOMENT), nothing());
@@ -315,7 +315,7 @@ fn at_the_farewell_limit_what_is_confirmed_needs_no_acknowledgement() {
 #[test]
 fn when_the_remote_vanishes_during_the_farewell_what_is_not_confirmed_is_counted() {
     let mut peer = connected();
-    peer.tally = Tally { sent: 5, received: 0, waiting: 0 };
+    peer.tally = Tally { sent: 5, received: 0, waiting: 0, ..Tally::default() };
     peer.leaves(LocalClose);
     peer.hears(Frame::Credit { credit: 0, received: 2, pause: false });
     assert_eq!(peer.is(ConnectionState::Failed), [gone(DisconnectReason::Unconfirmed { packets: 3 })]);
@@ -533,6 +533,8 @@ impl Subject {
             agreed: Some(agreed),
             remote_closed: false,
             no_relay: None,
+            restarts: 0,
+            silent: false,
         };
         let now = Instant::now();
         let state = State::new(limits, condition.clone(), now);

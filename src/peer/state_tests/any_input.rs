@@ -18,7 +18,7 @@ proptest! {
         let mut course = Course::begin(Subject::new(Limits { renewable, ..limits }, agreed));
         for step in steps {
             course.take(step);
-            course.has_a_deadline_unless_it_may_wait_for_ever();
+            course.has_a_deadline_until_it_is_over();
         }
         course.ends_at_a_deadline_unless_it_is_connected();
     }
@@ -54,12 +54,14 @@ enum Heard {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let traffic = (0u64..4, 0u64..4, 0u64..4);
+    let traffic = (prop::option::of(0u64..2), 0u64..4, 0u64..4, 0u64..4);
     prop_oneof![
         20 => any_heard().prop_map(Step::Hear),
         3 => (0u64..40_000).prop_map(|millis| Step::Wait(Duration::from_millis(millis))),
         1 => Just(Step::WaitForTheDeadline),
-        4 => traffic.prop_map(|(sent, received, waiting)| Step::Traffic(Tally { sent, received, waiting })),
+        4 => traffic.prop_map(|(answers, sent, received, waiting)| {
+            Step::Traffic(Tally { answers, sent, received, waiting })
+        }),
     ]
 }
 
@@ -97,6 +99,8 @@ fn any_frame() -> impl Strategy<Value = Frame> {
         1 => number().prop_map(|number| Frame::Probe { number }),
         1 => (number(), number()).prop_map(|(number, received)| Frame::Echo { number, received }),
         1 => Just(Frame::Closing),
+        1 => any::<u32>().prop_map(|to| Frame::Relay { to, body: Bytes::new() }),
+        1 => any::<u32>().prop_map(|from| Frame::Relayed { from, body: Bytes::new() }),
     ]
 }
 
@@ -159,10 +163,14 @@ impl Course {
                 self.follow(effects);
             }
             Step::WaitForTheDeadline => self.wait_for_the_deadline(),
-            Step::Traffic(Tally { sent, received, waiting }) => {
+            Step::Traffic(Tally { answers, sent, received, waiting }) => {
                 let before = self.peer.tally;
-                self.peer.tally =
-                    Tally { sent: before.sent + sent, received: before.received + received, waiting };
+                self.peer.tally = Tally {
+                    answers: answers.map(|answers| before.answers.unwrap_or(0) + answers),
+                    sent: before.sent + sent,
+                    received: before.received + received,
+                    waiting,
+                };
             }
         }
     }
@@ -173,7 +181,14 @@ impl Course {
                 let agreed = self.peer.condition.agreed;
                 let failed = state == ConnectionState::Failed && stage <= Stage::Ice;
                 let no_relay = failed.then(|| NoRelay { errors: Vec::new(), is_final: remote_closed });
-                return Some(Input::Condition(Condition { state, stage, agreed, remote_closed, no_relay }));
+                return Some(Input::Condition(Condition {
+                    state,
+                    stage,
+                    agreed,
+                    remote_closed,
+                    no_relay,
+                    ..self.peer.condition.clone()
+                }));
             }
             Heard::Open(channel) => Happening::Open(channel),
             Heard::Closed(channel) => Happening::Closed(channel),
@@ -213,7 +228,8 @@ impl Course {
                 }
                 Effect::AwaitReceived(_) => self.awaits_received = true,
                 Effect::AwaitClosed => assert!(self.connected),
-                Effect::Say(frame) => self.say(*frame),
+                Effect::Say(frame) => self.say(frame),
+                Effect::Relay { .. } | Effect::Relayed { .. } => assert!(self.control),
                 Effect::SayHello => assert!(self.control && !self.connected),
                 Effect::Credit { .. } | Effect::RoundTrip(_) => assert!(self.control && self.connected),
                 Effect::End(exit) => self.end(exit),
@@ -221,10 +237,10 @@ impl Course {
         }
     }
 
-    fn say(&mut self, frame: Frame) {
+    fn say(&mut self, frame: &Frame) {
         assert!(self.control, "a foreign peer does not know what {frame:?} is");
         assert!(self.connected, "{frame:?} before both hellos");
-        match frame {
+        match *frame {
             Frame::Goodbye { sent, received } => {
                 assert_eq!((sent, received), (self.peer.tally.sent, self.peer.tally.received));
             }
@@ -257,17 +273,20 @@ impl Course {
         self.follow(effects);
     }
 
-    /// Only a connected peer may wait for ever, as ICE looks after it; one of ours is probed all the while.
-    fn has_a_deadline_unless_it_may_wait_for_ever(&self) {
-        let may_wait = self.over || (self.is_settled() && !self.control);
-        assert_eq!(self.peer.state.deadline().is_none(), may_wait, "{:?}", self.peer.state);
+    /// A connected peer is looked at again and again.
+    fn has_a_deadline_until_it_is_over(&self) {
+        assert_eq!(self.peer.state.deadline().is_none(), self.over, "{:?}", self.peer.state);
     }
 
     fn ends_at_a_deadline_unless_it_is_connected(mut self) {
-        if !self.is_settled() {
+        // Silent ones are looked at every 250 ms.
+        for _ in 0..300 {
+            if self.is_settled() {
+                return;
+            }
             self.wait_for_the_deadline();
-            assert!(self.over, "{:?}", self.peer.state);
         }
+        assert!(self.over, "{:?}", self.peer.state);
     }
 
     /// Connected, heard, and nobody leaves.
