@@ -429,6 +429,11 @@ impl PeerConnection {
         self.inner.shared.refused_channels.load(Ordering::Relaxed)
     }
 
+    /// Whether both descriptions are here.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.inner.shared.condition.borrow().agreed.is_some()
+    }
+
     /// Whether ICE has found a way to the remote.
     pub(crate) fn reaches_remote(&self) -> bool {
         self.inner.shared.condition.borrow().stage > Stage::Ice

@@ -72,6 +72,8 @@ struct Link {
     next: Option<Instant>,
     /// How many attempts were before this one.
     tries: u32,
+    /// The next attempt begins early, unless there is an answer.
+    hastened: bool,
     /// When the next restart of ICE is offered, while the peer is silent.
     restart: Option<Instant>,
 }
@@ -343,6 +345,10 @@ impl<S: Signaling> Driver<S> {
     async fn due(&mut self) {
         self.offer_restarts().await;
         let now = Instant::now();
+        for link in self.links.values_mut().filter(|link| link.hastened && link.connection.is_answered()) {
+            link.hastened = false;
+            link.next = link.next.map(|_| link.since + self.plan.attempt_limit);
+        }
         let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
         for peer in peers {

@@ -82,11 +82,12 @@ impl<S: Signaling> Driver<S> {
             Some(_) if !self.is_connecting(from) => fresh,
             Some(_) if self.mesh.id() > from => fresh,
             Some(_) => {
-                // It has no offer of ours, unless the two have crossed.
+                // The two have crossed, or ours was lost: then there is no answer soon.
                 if let Some(link) = self.links.get_mut(&from)
-                    && now - link.since > CROSSING
+                    && !link.connection.is_answered()
                 {
-                    link.next = link.next.map(|next| next.min(now));
+                    link.next = link.next.map(|next| next.min(now.max(link.since + CROSSING)));
+                    link.hastened = true;
                 }
                 Place::Nowhere("ours counts, which was made at the same time")
             }
@@ -117,5 +118,5 @@ enum Place {
     Nowhere(&'static str),
 }
 
-/// How long two offers may pass each other on their ways.
+/// How long an answer may take when two offers have passed each other on their ways.
 const CROSSING: tokio::time::Duration = tokio::time::Duration::from_secs(2);
