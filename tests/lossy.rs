@@ -70,6 +70,33 @@ fn every_link_comes_up_at_5_percent_loss_and_at_20() {
     }
 }
 
+/// Many at once: every one of 28 links has to come up. 5 seeds each; `LOSSY_SEEDS=100` plays more.
+#[test]
+fn a_mesh_of_8_is_full_in_time_at_1_at_5_and_at_20_percent_loss() {
+    let seeds = std::env::var("LOSSY_SEEDS").map_or(5, |seeds| seeds.parse().unwrap());
+    for (loss, limit) in [(0.01, 5), (0.05, 15), (0.2, 60)] {
+        let mut took = Vec::new();
+        for seed in 0..seeds {
+            simulated(seed, |network| {
+                let took = &mut took;
+                async move {
+                    network.set_loss(loss);
+                    let mut meshes = join_all(&network, &Hub::new(), 8, Mesh::builder).await;
+                    took.push(all_connected(&mut meshes, Duration::from_secs(limit)).await);
+                    network.set_loss(0.0);
+                    close_all(meshes).await;
+                }
+            });
+        }
+        took.sort_unstable();
+        println!(
+            "{seeds} meshes at {loss}: full after {:?}, the slowest {:?}",
+            took[took.len() / 2],
+            took.last()
+        );
+    }
+}
+
 #[test]
 fn a_mesh_of_8_is_full_and_talks_at_5_percent_loss() {
     simulated(8, |network| async move {
