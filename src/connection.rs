@@ -516,6 +516,7 @@ impl Inner {
         let (library, shared) = (self.library.clone(), self.shared.clone());
         let closing = async move {
             shared.progress.flush_relay().await;
+            shared.progress.set_closing();
             library.close().await
         };
         self.runtime.spawn(close(closing, self.shared.clone()));
@@ -526,6 +527,7 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if !*self.closing.get_mut() {
+            self.shared.progress.set_closing();
             let library = self.library.clone();
             self.runtime.spawn(close(async move { library.close().await }, self.shared.clone()));
         }

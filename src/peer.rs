@@ -40,6 +40,8 @@ pub(crate) enum Report {
     Unstable,
     /// It came back.
     Recovered,
+    /// It has said goodbye, and all that it sent is here. Its task goes on for as long as it takes to tell it so.
+    Departed,
     /// It asks for this to be handed to another peer.
     Relay { to: u32, body: Bytes },
     /// It hands on what another peer has asked it to.

@@ -38,7 +38,15 @@ async fn all_connected(meshes: &mut [Mesh], limit: Duration) -> Duration {
     let n = meshes.len();
     let all = futures::future::join_all(meshes.iter_mut().map(async |mesh| {
         for _ in 1..n {
-            match mesh.next().await {
+            // At much loss some waver while others are not there yet.
+            let wavers = |event: &Option<MeshEvent>| {
+                matches!(event, Some(MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_)))
+            };
+            let mut event = mesh.next().await;
+            while wavers(&event) {
+                event = mesh.next().await;
+            }
+            match event {
                 Some(MeshEvent::PeerConnected(_)) => {}
                 other => panic!("{}: {other:?} after {:?}", mesh.id(), since.elapsed()),
             }
@@ -84,7 +92,7 @@ fn a_mesh_of_8_is_full_in_time_at_1_at_5_and_at_20_percent_loss() {
                     let mut meshes = join_all(&network, &Hub::new(), 8, Mesh::builder).await;
                     took.push(all_connected(&mut meshes, Duration::from_secs(limit)).await);
                     network.set_loss(0.0);
-                    close_all(meshes).await;
+                    drop(meshes);
                 }
             });
         }

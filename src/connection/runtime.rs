@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with nine cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with ten cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -22,6 +22,9 @@
 //! * **The lost last words.** A driver that closes gives up its relays first, and then has no way for what is still to
 //!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
 //!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
+//! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
+//!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
+//!   (RFC 6347 section 4.1.2.6).
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
 //!   limit. So all are resolved here at once, within [`RESOLVE_LIMIT`].
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
@@ -61,6 +64,9 @@ const FLUSH_LIMIT: Duration = Duration::from_millis(50);
 
 /// How long the names of all ICE servers together may take to be resolved.
 const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
+
+/// How often each datagram of the closing is sent.
+const FAREWELLS: usize = 3;
 
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -119,11 +125,17 @@ pub(super) struct Progress {
     answers: AtomicU64,
     /// The driver has nothing to do before its next timer.
     rests: Notify,
+    /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
+    closing: AtomicBool,
     /// The driver has ended.
     pub(super) ended: CancellationToken,
 }
 
 impl Progress {
+    pub(super) fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
     pub(super) fn set_open(&self) {
         self.open.store(true, Ordering::Release);
     }
@@ -396,6 +408,14 @@ impl AsyncUdpSocket for Socket {
                 let (to, error) = (transmit.destination, sent.as_ref().err());
                 self.progress.sends(transmit.contents);
                 self.watched.tell(servers.sent(self.local, to, transmit.contents, error));
+            }
+        }
+        if self.progress.closing.load(Ordering::Acquire)
+            && matches!(sent, Poll::Ready(Ok(_)))
+            && matches!(transmit.contents, [CHANGE_CIPHER_SPEC..=63, ..])
+        {
+            for _ in 1..FAREWELLS {
+                let _ = self.base.poll_send(cx, transmit);
             }
         }
         if !self.progress.is_open()

@@ -144,6 +144,7 @@ impl Supervisor {
                     }
                     Report::Unstable => self.state.wavered(peer, life, true, effects),
                     Report::Recovered => self.state.wavered(peer, life, false, effects),
+                    Report::Departed => self.state.departed(peer, life, effects),
                     Report::Relay { to, body } => self.relay(peer, to, body),
                     Report::Relayed { from, body } => {
                         if let Ok(from) = PeerId::new(from) {
@@ -265,6 +266,10 @@ impl Supervisor {
                     Exit::Silent | Exit::Failed(_) => DisconnectReason::ConnectionLost,
                 };
                 tracing::info!(%peer, %reason, "disconnected");
+                // Its task may go on for a moment, to say goodbye.
+                if let Some(entry) = self.entry(peer).filter(|entry| entry.life == life) {
+                    entry.connected.store(false, Ordering::Release);
+                }
                 inbox.end(life, peer, reason);
             }
             Effect::Forget(life, _) => inbox.forget(life),

@@ -21,7 +21,7 @@
 use std::collections::BTreeMap;
 
 use crate::error::{AddPeerError, UnknownPeer};
-use crate::event::MeshEvent;
+use crate::event::{DisconnectReason, MeshEvent};
 use crate::id::PeerId;
 use crate::peer::{Exit, Farewell, Life};
 
@@ -86,6 +86,8 @@ pub(crate) struct Member {
     unstable: bool,
     /// It was told to leave.
     leaving: bool,
+    /// It has said goodbye, and the owner knows.
+    departed: bool,
 }
 
 impl State {
@@ -131,7 +133,8 @@ impl State {
 
     /// Adds a peer that is connecting.
     pub(crate) fn add(&mut self, peer: PeerId, life: Life) {
-        let member = Member { life, open: false, announced: false, unstable: false, leaving: false };
+        let member =
+            Member { life, open: false, announced: false, unstable: false, leaving: false, departed: false };
         self.members.insert(peer, member);
     }
 
@@ -158,9 +161,35 @@ impl State {
     pub(crate) fn wavered(&mut self, peer: PeerId, life: Life, unstable: bool, effects: &mut Vec<Effect>) {
         let Some(member) = self.current(peer, life) else { return };
         let changed = std::mem::replace(&mut member.unstable, unstable) != unstable;
-        if changed && member.announced {
+        if changed && member.announced && !member.departed {
             let event = if unstable { MeshEvent::PeerUnstable(peer) } else { MeshEvent::PeerRecovered(peer) };
             effects.push(Effect::Emit(event));
+        }
+    }
+
+    /// A peer has said goodbye. The owner is told at once, and nothing when its task has ended.
+    pub(crate) fn departed(&mut self, peer: PeerId, life: Life, effects: &mut Vec<Effect>) {
+        let Some(member) = self.current(peer, life) else { return };
+        if !std::mem::replace(&mut member.departed, true) && member.announced {
+            self.disconnected(peer, life, DisconnectReason::RemoteClose, effects);
+        }
+    }
+
+    /// Tells the owner of an announced peer's end.
+    fn disconnected(
+        &mut self,
+        peer: PeerId,
+        life: Life,
+        reason: DisconnectReason,
+        effects: &mut Vec<Effect>,
+    ) {
+        let gate = self.gated && peer.is_server() && !self.closing;
+        if gate {
+            self.set_status(ConnectionStatus::Disconnected, effects);
+        }
+        effects.push(Effect::End(life, peer, Exit::Disconnected(reason)));
+        if gate {
+            effects.push(Effect::Emit(MeshEvent::ServerDisconnected));
         }
     }
 
@@ -180,14 +209,11 @@ impl State {
                     effects.push(Effect::Emit(MeshEvent::ConnectionFailed(failure)));
                 }
             }
-            exit if member.announced => {
-                if gate {
-                    self.set_status(ConnectionStatus::Disconnected, effects);
-                }
-                effects.push(Effect::End(life, peer, exit));
-                if gate {
-                    effects.push(Effect::Emit(MeshEvent::ServerDisconnected));
-                }
+            _ if member.departed && member.announced => {}
+            Exit::Disconnected(reason) if member.announced => self.disconnected(peer, life, reason, effects),
+            // An announced peer was connected, so it has a reason; this is for the one who changes that.
+            Exit::Silent if member.announced => {
+                self.disconnected(peer, life, DisconnectReason::ConnectionLost, effects);
             }
             _ => effects.push(Effect::Forget(life, peer)),
         }
@@ -224,6 +250,7 @@ impl State {
             && member.open
             && !member.announced
             && !member.leaving
+            && !member.departed
         {
             member.announced = true;
             effects.push(Effect::Announce(member.life, peer));

@@ -278,6 +278,7 @@ impl Running {
             }
             Effect::Relay { to, body } => self.ears.report(Report::Relay { to, body }).await,
             Effect::Relayed { from, body } => self.ears.report(Report::Relayed { from, body }).await,
+            Effect::Departed => self.ears.report(Report::Departed).await,
             Effect::Drain => {
                 self.ears.outbox.close();
                 self.settling.hurry();

@@ -11,8 +11,8 @@
 //!                                  (drain, goodbye, wait for the acknowledgement)
 //! ```
 //!
-//! The remote's goodbye is acknowledged when all that it counted has arrived; then it says that it
-//! closes, and closes, and either is the end.
+//! The remote's goodbye is acknowledged when all that it counted has arrived, and our owner told that it has left; then it
+//! says that it closes, and closes, and either is the end.
 
 use bytes::Bytes;
 use tokio::time::{Duration, Instant};
@@ -68,6 +68,8 @@ pub(crate) enum Effect {
     Unstable,
     /// It came back.
     Recovered,
+    /// The remote has said goodbye, and all that it sent is here.
+    Departed,
     /// Take no more packets, and report when all of them are handed to SCTP.
     Drain,
     /// Report when so many reliable packets have arrived.
@@ -302,6 +304,7 @@ impl State {
                 Phase::Connected | Phase::Unstable { .. } => {
                     self.acknowledge(tally, effects);
                     self.phase = Phase::Dismissed { told: false, until: now + self.limits.farewell };
+                    effects.push(Effect::Departed);
                     effects.push(Effect::Drain);
                 }
                 Phase::Connecting | Phase::Dismissed { .. } | Phase::Over => {}

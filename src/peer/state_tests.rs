@@ -383,9 +383,54 @@ fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
     peer.tally.received = 3;
     assert_eq!(peer.hears(Frame::Goodbye { sent: 5, received: 0 }), [Effect::AwaitReceived(5)]);
     peer.tally.received = 5;
-    assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(5)), Effect::Drain]);
+    assert_eq!(peer.happens(Happening::Received), [Effect::Say(ack(5)), Effect::Departed, Effect::Drain]);
     assert_eq!(peer.happens(Happening::Drained), nothing());
     assert_eq!(peer.happens(Happening::Closed(0)), [gone(DisconnectReason::RemoteClose)]);
+}
+
+// Falling silent.
+
+#[test]
+fn a_remote_that_answers_nothing_is_unstable_until_it_does() {
+    let mut peer = connected();
+    peer.tally.answers = Some(7);
+    let mut effects = Vec::new();
+    for second in 1..=10 {
+        effects.extend(peer.after(Duration::from_secs(1)).into_iter().map(|effect| (second, effect)));
+    }
+    let fell = effects.iter().find(|(_, effect)| *effect == Effect::Unstable);
+    assert!(fell.is_some_and(|(second, _)| (5..=7).contains(second)), "{effects:?}");
+    peer.tally.answers = Some(8);
+    assert_eq!(peer.after(Duration::from_secs(1)), [Effect::Recovered]);
+
+    let mut peer = connected();
+    peer.tally.answers = Some(7);
+    let effects: Vec<Effect> = (0..30).flat_map(|_| peer.after(Duration::from_secs(1))).collect();
+    assert_eq!(effects.last(), Some(&gone(DisconnectReason::ConnectionLost)), "{effects:?}");
+}
+
+#[test]
+fn a_restart_by_the_remote_has_4_s_before_it_counts_as_silence() {
+    let mut peer = connected();
+    assert_eq!(peer.is(ConnectionState::Connecting), nothing());
+    assert_eq!(peer.after(Duration::from_secs(1)).len(), 0);
+    assert_eq!(peer.is(ConnectionState::Connected), nothing());
+
+    assert_eq!(peer.is(ConnectionState::Connecting), nothing());
+    let effects: Vec<Effect> = (0..4).flat_map(|_| peer.after(Duration::from_secs(1))).collect();
+    assert_eq!(effects.last(), Some(&Effect::Unstable), "{effects:?}");
+    peer.tally.answers = Some(1);
+    assert_eq!(peer.is(ConnectionState::Connected), [Effect::Recovered]);
+}
+
+#[test]
+fn who_has_too_much_relayed_is_not_heard() {
+    let mut peer = connected();
+    let relay = || Frame::Relay { to: 3, body: Bytes::new() };
+    let count = (0..1000).map(|_| peer.hears(relay()).len()).sum::<usize>();
+    assert_eq!(count, 256);
+    peer.after(Duration::from_secs(10));
+    assert_eq!(peer.hears(relay()), [Effect::Relay { to: 3, body: Bytes::new() }]);
 }
 
 #[test]

@@ -222,6 +222,7 @@ impl Course {
                     assert!(self.unstable && !self.drained);
                     self.unstable = false;
                 }
+                Effect::Departed => assert!(self.connected && self.acknowledged && !self.drained),
                 Effect::Drain => {
                     assert!(self.connected && !self.drained, "drained twice, or before it was connected");
                     (self.drained, self.awaits_drained) = (true, true);
