@@ -37,7 +37,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
 use super::meeting::{Letters, SealRequest, SignalingStatus};
-use crate::connection::{PeerConnection, PeerConnectionConfig, Signal, UnreliableLifetime};
+use crate::connection::{ConnectionState, PeerConnection, PeerConnectionConfig, Signal, UnreliableLifetime};
 use crate::error::SignalingError;
 use crate::event::MeshEvent;
 use crate::id::PeerId;
@@ -345,9 +345,14 @@ impl<S: Signaling> Driver<S> {
     async fn due(&mut self) {
         self.offer_restarts().await;
         let now = Instant::now();
-        for link in self.links.values_mut().filter(|link| link.hastened && link.connection.is_answered()) {
-            link.hastened = false;
-            link.next = link.next.map(|_| link.since + self.plan.attempt_limit);
+        for link in self.links.values_mut().filter(|link| link.next.is_some_and(|next| next <= now)) {
+            if link.hastened && link.connection.is_answered() {
+                link.hastened = false;
+                link.next = Some(link.since + self.plan.attempt_limit);
+            } else if link.connection.state() == ConnectionState::Connected {
+                // What is left is a matter of SCTP, which repeats what is lost; and the remote may be done with it.
+                link.next = Some(now + self.plan.attempt_limit);
+            }
         }
         let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
         let peers: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
