@@ -183,7 +183,8 @@ impl PeerConnection {
     ) -> Result<PeerConnection, ConnectionError> {
         let mut tries = if config.port_range.is_some() { PORT_TRIES } else { 1 };
         loop {
-            let addresses = with_ports(config.addresses(), config.port_range.as_ref())?;
+            let addresses =
+                with_ports(config.addresses(), config.port_range.as_ref(), |addr| config.is_free(addr))?;
             tries -= 1;
             match PeerConnection::build(&config, servers.clone(), addresses, tokio.clone()).await {
                 Err(ConnectionError::Bind(_)) if tries > 0 => {}
@@ -214,6 +215,18 @@ impl PeerConnection {
             refused_channels: AtomicU64::new(0),
         });
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
+        #[cfg(feature = "sim")]
+        let attachment = match &config.host {
+            Some(host) => Some(
+                host.attach(addresses.clone()).map_err(|error| ConnectionError::Bind(error.to_string()))?,
+            ),
+            None => None,
+        };
+        #[cfg(feature = "sim")]
+        let (base, addresses) = match &attachment {
+            Some(attachment) => (attachment.clone() as Arc<dyn Runtime>, attachment.stand_ins()),
+            None => (base, addresses),
+        };
         // A driver that ends by itself leaves the connection without a state change; so we make one.
         let ended = Arc::downgrade(&shared);
         let on_end = Arc::new(move || {
@@ -229,6 +242,12 @@ impl PeerConnection {
         });
         let watched = Watched { servers: shared.servers.clone(), on_no_relay };
         let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
+        let driven_by: Arc<dyn Runtime> = runtime.clone();
+        #[cfg(feature = "sim")]
+        let driven_by = match &attachment {
+            Some(_) => Arc::new(crate::sim::Turns::new(driven_by)),
+            None => driven_by,
+        };
         let ice_servers = shared.servers.servers().iter().map(|server| server.rtc.clone()).collect();
         let policy =
             if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
@@ -240,11 +259,13 @@ impl PeerConnection {
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
             .with_setting_engine(settings(config.relay_only))
-            .with_runtime(runtime.clone() as Arc<dyn Runtime>)
+            .with_runtime(driven_by)
             .with_handler(Arc::new(Handler {
                 shared: shared.clone(),
                 public: config.public_addresses.clone(),
                 relay_only: config.relay_only,
+                #[cfg(feature = "sim")]
+                attachment,
             }))
             .with_udp_addrs(addresses)
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)

@@ -18,6 +18,7 @@ use webrtc::peer_connection::{
 use super::{ConnectionState, IceCandidate, Shared};
 use crate::error::ConnectionError;
 use crate::event::Stage;
+use crate::random;
 
 /// The receive window: far more than the credits between two members of this crate ever let it fill.
 const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -67,6 +68,7 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
 pub(super) fn with_ports(
     mut addresses: Vec<SocketAddr>,
     range: Option<&RangeInclusive<u16>>,
+    is_free: impl Fn(SocketAddr) -> bool,
 ) -> Result<Vec<SocketAddr>, ConnectionError> {
     let Some(range) = range else { return Ok(addresses) };
     let ports: Vec<u16> = range.clone().filter(|port| *port != 0).collect();
@@ -74,9 +76,9 @@ pub(super) fn with_ports(
         return Err(ConnectionError::Bind("the port range is empty".to_owned()));
     }
     for addr in addresses.iter_mut().filter(|addr| addr.port() == 0) {
-        let start = rand::random_range(0..ports.len());
+        let start = random::below(ports.len() as u32) as usize;
         let mut candidates = ports[start..].iter().chain(&ports[..start]);
-        let free = candidates.find(|port| std::net::UdpSocket::bind((addr.ip(), **port)).is_ok());
+        let free = candidates.find(|port| is_free(SocketAddr::new(addr.ip(), **port)));
         match free {
             Some(port) => addr.set_port(*port),
             None => {
@@ -128,6 +130,8 @@ pub(super) struct Handler {
     /// Addresses that are announced instead of the interfaces' own.
     pub(super) public: Vec<IpAddr>,
     pub(super) relay_only: bool,
+    #[cfg(feature = "sim")]
+    pub(super) attachment: Option<Arc<crate::sim::Attachment>>,
 }
 
 #[async_trait::async_trait]
@@ -138,6 +142,9 @@ impl PeerConnectionEventHandler for Handler {
         if candidate.trim_start_matches("candidate:").is_empty() {
             return;
         }
+        #[cfg(feature = "sim")]
+        let candidate =
+            self.attachment.as_ref().map_or(candidate.clone(), |attachment| attachment.announced(&candidate));
         let mut candidate = announced(&candidate, &self.public);
         if self.relay_only {
             candidate = anonymous(&candidate);

@@ -36,6 +36,7 @@ use crate::event::{MeshEvent, PeerFailure};
 use crate::id::PeerId;
 use crate::mesh::handle::Command;
 use crate::peer::{Farewell, Life, Takeover};
+use crate::random;
 use crate::signaling::{Signaling, SignalingEvent};
 use waiting::{Waiting, WaitingRoom};
 
@@ -636,7 +637,7 @@ impl<S: Signaling> Driver<S> {
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
         let pause = (BACK_OFF * 2_u32.saturating_pow(link.tries.min(8))).min(MAX_BACK_OFF);
-        let pause = pause + pause.mul_f64(rand::random::<f64>() / 2.0);
+        let pause = pause + pause.mul_f64(random::fraction() / 2.0);
         link.next = Some(Instant::now() + pause);
     }
 
