@@ -19,7 +19,7 @@
 
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -103,7 +103,8 @@ struct Driver<S> {
     signaling: S,
     mesh: MeshHandle,
     plan: Plan,
-    links: HashMap<PeerId, Link>,
+    /// In order, so that those that are due at once come in order.
+    links: BTreeMap<PeerId, Link>,
     waiting: WaitingRoom,
     /// The peers that wait or are linked, while their next connection is configured.
     configuring: HashMap<PeerId, Configuring>,
@@ -164,7 +165,7 @@ pub(super) async fn run(
         signaling,
         mesh,
         plan,
-        links: HashMap::new(),
+        links: BTreeMap::new(),
         waiting: WaitingRoom::default(),
         configuring: HashMap::new(),
         reported: HashSet::new(),
