@@ -116,10 +116,11 @@ impl Links {
         self.set(|shape| (shape.reordering, shape.held_back) = (probability, by))
     }
 
-    /// Takes so many bytes a second, headers of IP and UDP included (28 or 48 each); what comes faster waits in a queue
-    /// of `queue_bytes`, and what finds it full is dropped. Default: as fast as you like.
+    /// Takes so many bytes a second, headers of IP and UDP included (28 or 48 each). What comes faster waits, and is
+    /// dropped if more than `queue_bytes` with it were not sent yet; one that finds nothing waiting is always taken.
+    /// Default: as fast as you like.
     ///
-    /// A time `t` that a datagram may wait is a queue of `bytes_per_second * t`.
+    /// For a time that a datagram may wait, multiply: half a second is a queue of `bytes_per_second / 2`.
     ///
     /// # Panics
     ///
@@ -212,8 +213,7 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// When a datagram of so many bytes has left, or `None` if the queue has no room for it. One that finds the wire
-    /// idle needs no queue.
+    /// When a datagram of so many bytes has left, or `None` if the queue has no room for it.
     pub(super) fn send(&mut self, bandwidth: Bandwidth, bytes: u64, now: Instant) -> Option<Instant> {
         let rate = bandwidth.bytes_per_second as f64;
         let wait = self.busy_until.map(|busy| busy.saturating_duration_since(now)).unwrap_or_default();

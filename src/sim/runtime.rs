@@ -104,7 +104,7 @@ impl Attachment {
         fields.join(" ")
     }
 
-    /// The simulated socket for this stand-in. If the host has another address by now, it has that one.
+    /// The simulated socket for this stand-in. One that is bound again, as an ICE restart does, moves with its host.
     fn bind(&self, real: SocketAddr) -> io::Result<Socket> {
         let mut stand_ins = self.lock();
         let is_of = |stand_in: &StandIn| {
@@ -119,7 +119,8 @@ impl Attachment {
         let own = self.host.addresses();
         let ip = stand_in.wanted.ip();
         let present = own.iter().find(|own| own.is_ipv4() == ip.is_ipv4());
-        if let (false, Some(present)) = (own.contains(&ip), present) {
+        let has_moved = stand_in.bound.is_some() && !own.contains(&ip);
+        if let (true, Some(present)) = (has_moved, present) {
             stand_in.wanted.set_ip(*present);
         }
         let socket = self.host.network.bind(self.host.id, stand_in.wanted)?;

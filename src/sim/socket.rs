@@ -40,8 +40,11 @@ impl UdpSocket {
     ///
     /// Dropping the future loses no datagram.
     pub async fn recv_from(&mut self) -> (Vec<u8>, SocketAddr) {
-        let parcel = poll_fn(|cx| self.0.poll_read(cx)).await;
-        (parcel.bytes.into(), parcel.from)
+        poll_fn(|cx| self.poll_recv_from(cx)).await
+    }
+
+    pub(super) fn poll_recv_from(&mut self, cx: &mut Context<'_>) -> Poll<(Vec<u8>, SocketAddr)> {
+        self.0.poll_read(cx).map(|parcel| (parcel.bytes.into(), parcel.from))
     }
 }
 
