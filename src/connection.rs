@@ -199,7 +199,7 @@ impl PeerConnection {
         servers: Vec<Server>,
         tokio: tokio::runtime::Handle,
     ) -> Result<PeerConnection, ConnectionError> {
-        let addresses = Addresses::of(config);
+        let addresses = Addresses::of(config)?;
         let wanted = addresses.now()?.len();
         let progress = Arc::new(Progress::default());
         let condition = Condition {
@@ -220,6 +220,8 @@ impl PeerConnection {
             session: std::sync::Mutex::default(),
         });
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
+        #[cfg(feature = "sim")]
+        let base = addresses.attachment().map_or(base, |attachment| attachment as Arc<dyn Runtime>);
         // A driver that ends by itself leaves the connection without a state change; so we make one.
         let ended = Arc::downgrade(&shared);
         let on_end = Arc::new(move || {
@@ -235,6 +237,12 @@ impl PeerConnection {
         });
         let watched = Watched { servers: shared.servers.clone(), on_no_relay };
         let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
+        let driven_by: Arc<dyn Runtime> = runtime.clone();
+        #[cfg(feature = "sim")]
+        let driven_by = match addresses.attachment() {
+            Some(_) => Arc::new(crate::sim::Turns::new(driven_by)),
+            None => driven_by,
+        };
         let ice_servers = shared.servers.servers().iter().map(|server| server.rtc.clone()).collect();
         let policy =
             if config.relay_only { RTCIceTransportPolicy::Relay } else { RTCIceTransportPolicy::All };
@@ -245,11 +253,13 @@ impl PeerConnection {
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
             .with_setting_engine(settings(config.relay_only))
-            .with_runtime(runtime.clone() as Arc<dyn Runtime>)
+            .with_runtime(driven_by)
             .with_handler(Arc::new(Handler {
                 shared: shared.clone(),
                 public: config.public_addresses.clone(),
                 relay_only: config.relay_only,
+                #[cfg(feature = "sim")]
+                attachment: addresses.attachment(),
             }))
             .with_udp_addrs(vec![addresses])
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
@@ -558,6 +568,7 @@ impl Shared {
     /// ICE begins anew, with this session of ours.
     fn begin_restart(&self, ufrag: Option<&str>) {
         *self.session.lock().unwrap_or_else(PoisonError::into_inner) = ufrag.map(str::to_owned);
+        self.signals.restart();
         self.condition.send_modify(|condition| condition.restarts += 1);
     }
 

@@ -7,7 +7,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::str::FromStr;
 
-use rand::RngExt as _;
+use crate::random;
 
 /// The id of one member of a mesh: 1 to 2,147,483,647, as in Godot.
 ///
@@ -41,7 +41,7 @@ impl PeerId {
     ///
     /// Two peers may draw the same number; with 1,000 peers the chance that any two do is 1 in 4,300.
     pub fn random() -> PeerId {
-        let id = rand::rng().random_range(2..=PeerId::MAX.get());
+        let id = 2 + random::below(PeerId::MAX.get() - 1);
         PeerId(NonZeroU32::new(id).unwrap_or(PeerId::MAX.0))
     }
 

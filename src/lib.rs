@@ -140,6 +140,9 @@
 
 pub mod signaling;
 
+#[cfg(feature = "sim")]
+pub mod sim;
+
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]
 #[allow(unreachable_pub, reason = "public when fuzzing")]
@@ -152,6 +155,7 @@ mod id;
 mod mesh;
 mod packet;
 mod peer;
+mod random;
 
 pub use connection::{
     ConnectionState, IceCandidate, IceServer, PeerConnection, PeerConnectionConfig, SdpKind,

@@ -16,6 +16,7 @@ use futures::StreamExt as _;
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim;
 use webrtc_mesh::{Mesh, MeshEvent, OutgoingPacket, TransferMode};
 
 struct Figures {
@@ -27,14 +28,14 @@ struct Figures {
 /// Reliable packets of 16 KiB without end, and a small one of each other mode every 10 ms, for 20 s.
 fn with_backlog(loss: f64, delay: Duration) -> Figures {
     sim::run(1, |network| async move {
-        network.set_delay(delay);
+        network.links().latency(delay).jitter(delay / 4);
         let hub = Hub::new();
-        let config = |host: &str| config().runtime(network.runtime(host));
+        let config = |host: &str| network.peer(host);
         let mut one = Mesh::builder().connection(config("1")).join(hub.join()).await.unwrap();
         let mut two = Mesh::builder().connection(config("2")).join(hub.join()).await.unwrap();
         assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
         assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
-        network.set_loss(loss);
+        network.links().loss(loss);
 
         let start = Instant::now();
         let handle = one.handle();

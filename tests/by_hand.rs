@@ -90,8 +90,8 @@ fn a_link_whose_checks_overtake_its_candidates_is_up_within_a_second() {
     for candidates_are_late in [false, true] {
         simulated(1, |network| async move {
             let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
-            let here = PeerConnection::new(config().runtime(network.runtime("here"))).await.unwrap();
-            let there = PeerConnection::new(config().runtime(network.runtime("there"))).await.unwrap();
+            let here = PeerConnection::new(network.peer("here")).await.unwrap();
+            let there = PeerConnection::new(network.peer("there")).await.unwrap();
             add(&one, &here, 2).await.unwrap();
             add(&two, &there, 1).await.unwrap();
             here.create_offer().await.unwrap();

@@ -14,7 +14,7 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,11 +23,11 @@ use futures::StreamExt as _;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
-use support::sim::Network;
 use support::*;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::Network;
 use webrtc_mesh::{Mesh, MeshEvent, MeshHandle, OutgoingPacket, PeerId};
 
 const PEERS: u32 = 8;
@@ -74,8 +74,6 @@ struct Game {
     dice: StdRng,
     members: BTreeMap<PeerId, Member>,
     lives: u64,
-    /// Pairs of hosts between which nothing passes, one way.
-    cuts: Arc<Mutex<BTreeSet<(String, String)>>>,
     log: Vec<(Duration, String)>,
     since: Instant,
 }
@@ -106,20 +104,12 @@ struct Connected {
 
 /// Plays until the end; how long the healing took.
 async fn game(seed: u64, network: Network) -> Duration {
-    let cuts = Arc::new(Mutex::new(BTreeSet::new()));
-    let cut = cuts.clone();
-    network.drop_if(move |datagram| {
-        let cuts = cut.lock().unwrap();
-        let to = datagram.to_host.unwrap_or_default();
-        cuts.contains(&(datagram.from_host.to_owned(), to.to_owned()))
-    });
     let mut game = Game {
         network,
         hub: Hub::new(),
         dice: StdRng::seed_from_u64(seed),
         members: BTreeMap::new(),
         lives: 0,
-        cuts,
         log: Vec::new(),
         since: Instant::now(),
     };
@@ -143,30 +133,30 @@ impl Game {
             7..=9 => {
                 let Some(host) = self.a_host() else { return };
                 self.note(format!("{host} is cut off"));
-                self.network.cut(&host);
+                self.network.host(&host).set_silent(true);
             }
             10..=12 => {
                 if let Some(host) = self.a_host() {
                     self.note(format!("{host} is back"));
-                    self.network.heal(&host);
+                    self.network.host(&host).set_silent(false);
                 }
             }
             13..=14 => {
                 let (Some(one), Some(other)) = (self.a_host(), self.a_host()) else { return };
                 self.note(format!("nothing passes from {one} to {other}"));
-                self.cuts.lock().unwrap().insert((one.clone(), other.clone()));
+                self.network.link(&one, &other).cut();
                 if self.dice.random_bool(0.5) {
-                    self.cuts.lock().unwrap().insert((other, one));
+                    self.network.link(&other, &one).cut();
                 }
             }
             15..=16 => {
                 self.note("all ways are open".to_owned());
-                self.cuts.lock().unwrap().clear();
+                self.network.links().heal();
             }
             _ => {
                 let loss = self.dice.random_range(0.0..0.2);
                 self.note(format!("{loss:.2} are lost"));
-                self.network.set_loss(loss);
+                self.network.links().loss(loss);
             }
         }
     }
@@ -176,7 +166,7 @@ impl Game {
         let Some(peer) = absent.choose(&mut self.dice) else { return };
         self.lives += 1;
         let host = format!("{peer}.{}", self.lives);
-        let config = config().runtime(self.network.runtime(&host));
+        let config = self.network.peer(&host);
         let mesh = Mesh::builder().connection(config).join(self.hub.join_as(peer)).await.unwrap();
         self.note(format!("{host} joins"));
         let view = Arc::new(Mutex::new(View::default()));
@@ -199,7 +189,7 @@ impl Game {
         let Some(peer) = self.members.keys().copied().choose(&mut self.dice) else { return };
         let member = self.members.remove(&peer).unwrap();
         self.note(format!("{} crashes", member.host));
-        self.network.cut(&member.host);
+        self.network.host(&member.host).set_silent(true);
         member.running.abort();
         assert!(member.running.await.is_err_and(|error| error.is_cancelled()), "it had failed before");
     }
@@ -213,9 +203,9 @@ impl Game {
     }
 
     async fn heal(mut self) -> Duration {
-        self.network.set_loss(0.0);
-        self.cuts.lock().unwrap().clear();
-        self.members.values().for_each(|member| self.network.heal(&member.host));
+        self.network.links().loss(0.0);
+        self.network.links().heal();
+        self.members.values().for_each(|member| self.network.host(&member.host).set_silent(false));
         let healing = Instant::now();
         while let Some(missing) = self.missing() {
             if healing.elapsed() > HEALING {

@@ -86,7 +86,7 @@ fn links(seeds: std::ops::Range<u64>, slowest: Duration, loss: f64, limit: Durat
             async move {
                 let mut meshes = Vec::new();
                 for signaling in crossing(seed, slowest, loss) {
-                    let config = config().runtime(network.runtime(&signaling.me.to_string()));
+                    let config = network.peer(&signaling.me.to_string());
                     meshes.push(Mesh::builder().connection(config).join(signaling).await.unwrap());
                 }
                 let since = Instant::now();

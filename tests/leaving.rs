@@ -12,10 +12,10 @@ mod support;
 
 use std::time::Duration;
 
-use support::sim::Network;
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::Network;
 use webrtc_mesh::{DisconnectReason, Mesh, MeshEvent};
 
 /// One way takes 20 ms, and up to a quarter more.
@@ -25,7 +25,7 @@ async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
     let hub = Hub::new();
     let mut meshes = Vec::new();
     for n in 1..=2 {
-        let config = config().runtime(network.runtime(&n.to_string()));
+        let config = network.peer(&n.to_string());
         meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
     }
     let (mut two, mut one) = (meshes.pop().unwrap(), meshes.pop().unwrap());
@@ -45,7 +45,7 @@ enum Way {
 async fn missed_after(network: Network, way: Way, loss: f64) -> Duration {
     let (one, mut two) = sim_pair(&network).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    network.set_loss(loss);
+    network.links().loss(loss);
     let since = Instant::now();
     let kept = match way {
         Way::Close => {
@@ -73,7 +73,7 @@ async fn missed_after(network: Network, way: Way, loss: f64) -> Duration {
             }
         }
     };
-    network.set_loss(0.0);
+    network.links().loss(0.0);
     close_all(kept.into_iter().chain([two]).collect()).await;
     took
 }

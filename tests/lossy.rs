@@ -13,10 +13,10 @@ mod support;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use support::sim::Network;
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::Network;
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerConnection, PeerFailure, PeerId,
     Signal, Signaling as _, SignalingEvent, Stage, Target, UnreliableLifetime,
@@ -26,7 +26,7 @@ use webrtc_mesh::{
 async fn join_all(network: &Network, hub: &Hub, n: u32, build: impl Fn() -> MeshBuilder) -> Vec<Mesh> {
     let mut meshes = Vec::new();
     for n in 1..=n {
-        let config = config().runtime(network.runtime(&n.to_string()));
+        let config = network.peer(&n.to_string());
         meshes.push(build().connection(config).join(hub.join_as(id(n))).await.unwrap());
     }
     meshes
@@ -68,10 +68,10 @@ fn every_link_comes_up_at_5_percent_loss_and_at_20() {
     for (loss, seeds, limit) in [(0.05, 0..100, 8), (0.2, 100..150, 30)] {
         for seed in seeds {
             simulated(seed, |network| async move {
-                network.set_loss(loss);
+                network.links().loss(loss);
                 let mut meshes = join_all(&network, &Hub::new(), 2, Mesh::builder).await;
                 all_connected(&mut meshes, Duration::from_secs(limit)).await;
-                network.set_loss(0.0);
+                network.links().loss(0.0);
                 close_all(meshes).await;
             });
         }
@@ -88,10 +88,10 @@ fn a_mesh_of_8_is_full_in_time_at_1_at_5_and_at_20_percent_loss() {
             simulated(seed, |network| {
                 let took = &mut took;
                 async move {
-                    network.set_loss(loss);
+                    network.links().loss(loss);
                     let mut meshes = join_all(&network, &Hub::new(), 8, Mesh::builder).await;
                     took.push(all_connected(&mut meshes, Duration::from_secs(limit)).await);
-                    network.set_loss(0.0);
+                    network.links().loss(0.0);
                     drop(meshes);
                 }
             });
@@ -108,7 +108,7 @@ fn a_mesh_of_8_is_full_in_time_at_1_at_5_and_at_20_percent_loss() {
 #[test]
 fn a_mesh_of_8_is_full_and_talks_at_5_percent_loss() {
     simulated(8, |network| async move {
-        network.set_loss(0.05);
+        network.links().loss(0.05);
         let mut meshes = join_all(&network, &Hub::new(), 8, Mesh::builder).await;
         all_connected(&mut meshes, Duration::from_secs(15)).await;
         for mesh in &meshes {
@@ -125,7 +125,7 @@ fn a_mesh_of_8_is_full_and_talks_at_5_percent_loss() {
                 *next += 1;
             }
         }
-        network.set_loss(0.0);
+        network.links().loss(0.0);
         close_all(meshes).await;
     });
 }
@@ -227,9 +227,9 @@ fn a_short_blackout_is_survived_and_loses_nothing() {
         let dark = network.clone();
         tokio::spawn(async move {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            dark.blackout(true);
+            dark.links().cut();
             tokio::time::sleep(Duration::from_secs(4)).await;
-            dark.blackout(false);
+            dark.links().heal();
         });
         let mut expected = 0_u32;
         let mut membership = Vec::new();
@@ -254,13 +254,13 @@ fn a_peer_that_is_cut_off_is_unstable_within_4_s_and_gone_after_the_grace_time()
         let (mut one, two) = sim_pair(&network, Mesh::builder).await;
         tokio::time::sleep(Duration::from_secs(10)).await;
         let since = Instant::now();
-        network.cut("2");
+        network.host("2").set_silent(true);
         assert_eq!(next(&mut one).await, MeshEvent::PeerUnstable(id(2)));
         assert!(since.elapsed() < Duration::from_secs(4), "{:?}", since.elapsed());
         let unstable = Instant::now();
         assert_eq!(next(&mut one).await, left(2, DisconnectReason::ConnectionLost));
         assert_eq!(unstable.elapsed().as_secs(), 8);
-        network.heal("2");
+        network.host("2").set_silent(false);
         drop((one, two));
     });
 }
@@ -270,7 +270,7 @@ fn at_10_percent_loss_everything_arrives_before_the_goodbye_or_the_sender_is_tol
     for seed in 0..20 {
         simulated(seed, |network| async move {
             let (mut one, mut two) = sim_pair(&network, Mesh::builder).await;
-            network.set_loss(0.1);
+            network.links().loss(0.1);
             for n in 0..500_u32 {
                 one.handle().try_send(OutgoingPacket::reliable(id(2), n.to_be_bytes().to_vec())).unwrap();
             }
@@ -292,7 +292,7 @@ fn at_10_percent_loss_everything_arrives_before_the_goodbye_or_the_sender_is_tol
                 }
                 other => panic!("{other:?}"),
             }
-            network.set_loss(0.0);
+            network.links().loss(0.0);
             close_all(vec![two]).await;
         });
     }
@@ -323,13 +323,13 @@ fn a_peer_that_restarts_under_its_id_replaces_its_former_self() {
         all_connected(&mut meshes, LIMIT).await;
         let former = meshes.pop().unwrap();
         // It dies without a word.
-        network.cut("2");
+        network.host("2").set_silent(true);
         drop(former);
-        let config = config().runtime(network.runtime("2, restarted"));
+        let config = network.peer("2, restarted");
         let mut anew = Mesh::builder().connection(config).join(hub.join_as(id(2))).await;
         while anew.is_err() {
             tokio::time::sleep(Duration::from_millis(10)).await;
-            let config = support::config().runtime(network.runtime("2, restarted"));
+            let config = network.peer("2, restarted");
             anew = Mesh::builder().connection(config).join(hub.join_as(id(2))).await;
         }
         let mut anew = anew.unwrap();
@@ -345,7 +345,7 @@ fn a_peer_that_restarts_under_its_id_replaces_its_former_self() {
 #[test]
 fn a_foreign_peer_that_has_answered_is_not_offered_to_again() {
     simulated(11, |network| async move {
-        network.blackout(true);
+        network.links().cut();
         let hub = Hub::new();
         let mut meshes = join_all(&network, &hub, 1, Mesh::builder).await;
         let mut signaling = hub.join_as(id(2));
@@ -360,7 +360,7 @@ fn a_foreign_peer_that_has_answered_is_not_offered_to_again() {
             candidate => candidate,
         };
         let stand_in = Mesh::builder().build(id(2));
-        let answering = PeerConnection::new(config().runtime(network.runtime("2"))).await.unwrap();
+        let answering = PeerConnection::new(network.peer("2")).await.unwrap();
         let mut answers = answering.signals();
         stand_in.handle().add_peer(answering.clone(), id(1), UnreliableLifetime::default()).await.unwrap();
         let mut offers = 0;

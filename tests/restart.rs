@@ -13,10 +13,10 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use support::sim::Network;
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::Network;
 use webrtc_mesh::{
     ConnectionError, ConnectionState, DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerConnection,
 };
@@ -25,7 +25,7 @@ async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
     let hub = Hub::new();
     let mut meshes = Vec::new();
     for n in 1..=2 {
-        let config = config().runtime(network.runtime(&n.to_string()));
+        let config = network.peer(&n.to_string());
         meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
     }
     let (mut two, mut one) = (meshes.pop().unwrap(), meshes.pop().unwrap());
@@ -68,7 +68,7 @@ fn ice_is_restarted_under_way_and_nothing_is_lost() {
 async fn sim_mesh(network: &Network, hub: &Hub, n: u32) -> Vec<Mesh> {
     let mut meshes = Vec::new();
     for number in 1..=n {
-        let config = config().runtime(network.runtime(&number.to_string()));
+        let config = network.peer(&number.to_string());
         meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(number))).await.unwrap());
     }
     for mesh in &mut meshes {
@@ -187,9 +187,9 @@ fn a_long_cut_ends_one_life_and_another_follows_it() {
     for seed in 0..10 {
         simulated(seed, |network| async move {
             let (mut one, mut two) = sim_pair(&network).await;
-            network.cut("2");
+            network.host("2").set_silent(true);
             tokio::time::sleep(Duration::from_secs(40)).await;
-            network.heal("2");
+            network.host("2").set_silent(false);
             let healed = Instant::now();
             for (mesh, other) in [(&mut one, 2), (&mut two, 1)] {
                 assert_eq!(next(mesh).await, MeshEvent::PeerUnstable(id(other)));
@@ -207,16 +207,15 @@ fn a_long_cut_ends_one_life_and_another_follows_it() {
 #[test]
 fn a_peer_that_could_not_be_connected_is_when_it_can_be() {
     simulated(5, |network| async move {
-        network.runtime("2");
-        network.cut("2");
+        network.host("2").set_silent(true);
         let hub = Hub::new();
         let mut meshes = Vec::new();
         for n in 1..=2 {
-            let config = config().runtime(network.runtime(&n.to_string()));
+            let config = network.peer(&n.to_string());
             meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
         }
         tokio::time::sleep(Duration::from_secs(100)).await;
-        network.heal("2");
+        network.host("2").set_silent(false);
         let healed = Instant::now();
         for mesh in &mut meshes {
             let mut failures = 0;

@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt as _, StreamExt as _};
-use support::sim::Network;
 use support::*;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
+use webrtc_mesh::sim::Network;
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshBuilder, MeshEvent, PeerConnection, PeerFailure, PeerId, SdpKind,
     SessionDescription, Signal, Signaling, SignalingError, SignalingEvent, SignalingStatus,
@@ -95,7 +95,7 @@ fn what_is_to_be_sent_does_not_wait_for_the_end_of_a_flood() {
         let left = Arc::new(AtomicUsize::new(events.len()));
         let (sent, mut heard) = mpsc::unbounded_channel();
         let flood = Scripted { events: events.into_iter(), left: left.clone(), sent, send_hangs: |_| false };
-        let config = config().runtime(network.runtime("1"));
+        let config = network.peer("1");
         let one = Mesh::builder().connection(config).join(flood).await.unwrap();
         let (peer, left_then) = in_time(heard.recv()).await.unwrap();
         println!("the offer went out with {left_then} events to come");
@@ -111,7 +111,7 @@ fn a_signal_that_is_never_sent_holds_up_the_others_for_seconds_not_for_ever() {
         let hub = Hub::new();
         let mut silent = hub.join_as(id(2));
         silent.join().await.unwrap();
-        let config = config().runtime(network.runtime("1"));
+        let config = network.peer("1");
         let signaling = HangsTo(hub.join_as(id(1)), id(2));
         let build = Mesh::builder().connection(config).attempt_limit(Duration::MAX);
         let mut one = build.join(signaling).await.unwrap();
@@ -130,7 +130,7 @@ fn closing_waits_for_hanging_signalling_no_longer_than_the_farewell_time() {
             let events = vec![SignalingEvent::PeerJoined { peer: id(2), we_offer: true }].into_iter();
             let (sent, mut heard) = mpsc::unbounded_channel();
             let hangs = Scripted { events, left: Arc::default(), sent, send_hangs: |_| true };
-            let config = config().runtime(network.runtime("1"));
+            let config = network.peer("1");
             let build = Mesh::builder().connection(config).attempt_limit(attempt_limit);
             let one = build.join(hangs).await.unwrap();
             in_time(heard.recv()).await.unwrap();
@@ -316,7 +316,7 @@ fn a_peer_that_comes_again_while_its_former_life_ends_is_connected() {
             let build = Mesh::builder().handshake_limit(Duration::from_secs(1));
             let (event, events) = mpsc::unbounded_channel();
             let signaling = Injected { hub: hub.join_as(id(1)), events };
-            let config = config().runtime(network.runtime("1"));
+            let config = network.peer("1");
             let mut one = build.connection(config).join(signaling).await.unwrap();
             let began = Instant::now();
             let at = u64::try_from(1000 + offset_ms).unwrap();
@@ -345,17 +345,17 @@ fn a_peer_that_comes_again_while_it_is_removed_is_connected() {
         let hub = Hub::new();
         let (event, events) = mpsc::unbounded_channel();
         let signaling = Injected { hub: hub.join_as(id(1)), events };
-        let config = config().runtime(network.runtime("1"));
+        let config = network.peer("1");
         let mut one = Mesh::builder().connection(config).join(signaling).await.unwrap();
         let mut two = member(&network, Mesh::builder(), &hub, 2).await;
         assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
         assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
-        network.cut("2");
+        network.host("2").set_silent(true);
         one.handle().try_send(of(webrtc_mesh::TransferMode::Reliable, 2, "never confirmed")).unwrap();
         let handle = one.handle();
         let removal = tokio::spawn(async move { handle.remove_peer(id(2)).await });
         sleep(Duration::from_millis(100)).await;
-        network.heal("2");
+        network.host("2").set_silent(false);
         event.send(SignalingEvent::PeerJoined { peer: id(2), we_offer: true }).unwrap();
         assert!(matches!(next(&mut one).await, MeshEvent::PeerDisconnected(..)));
         assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
@@ -389,7 +389,7 @@ fn an_answerer_without_connections_says_so_once_for_each_time_a_peer_joins() {
 
 /// A mesh on a host of its own.
 async fn member(network: &Network, build: MeshBuilder, hub: &Hub, n: u32) -> Mesh {
-    let config = config().runtime(network.runtime(&n.to_string()));
+    let config = network.peer(&n.to_string());
     build.connection(config).join(hub.join_as(id(n))).await.unwrap()
 }
 
@@ -403,7 +403,7 @@ struct StandIn {
 impl StandIn {
     async fn new(network: &Network, n: u32, peer: u32) -> StandIn {
         let mesh = Mesh::builder().build(id(n));
-        let config = config().runtime(network.runtime(&n.to_string()));
+        let config = network.peer(&n.to_string());
         let connection = PeerConnection::new(config).await.unwrap();
         mesh.handle().add_peer(connection.clone(), id(peer), UnreliableLifetime::default()).await.unwrap();
         StandIn { mesh, signals: connection.signals(), connection }

@@ -28,6 +28,9 @@ pub struct PeerConnectionConfig {
     pub(crate) asked: bool,
     pub(crate) relay_only: bool,
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
+    /// The simulated host that it is of.
+    #[cfg(feature = "sim")]
+    pub(crate) host: Option<crate::sim::Host>,
 }
 
 /// Gives the ICE servers of one connection.
@@ -109,6 +112,12 @@ impl PeerConnectionConfig {
         self
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn host(mut self, host: crate::sim::Host) -> Self {
+        self.host = Some(host);
+        self
+    }
+
     /// Checks what is known before a connection is made.
     pub(crate) fn check(&self) -> Result<(), ConnectionError> {
         match self.servers() {
@@ -147,8 +156,21 @@ impl PeerConnectionConfig {
         Ok(servers)
     }
 
+    /// Whether a port is free now.
+    pub(crate) fn is_free(&self, addr: SocketAddr) -> bool {
+        #[cfg(feature = "sim")]
+        if let Some(host) = &self.host {
+            return host.is_free(addr);
+        }
+        std::net::UdpSocket::bind(addr).is_ok()
+    }
+
     /// The addresses to bind now, with their ports where those are fixed.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        #[cfg(feature = "sim")]
+        if let Some(host) = &self.host {
+            return host.interfaces(&self.bind);
+        }
         if self.bind.is_empty() {
             let mut all = interface_addresses(|_| true);
             if all.is_empty() {

@@ -329,11 +329,11 @@ impl Inner {
 
     /// The answer to this restart may have been lost, and what came after it.
     async fn repeat_answer(&self, remote: &RemoteDescription) {
-        let (Some(mark), Some(answer)) = (&remote.mark, self.library.local_description().await) else {
-            return;
-        };
-        let sdp = mark.write(answer.sdp);
-        self.shared.signals.describe(SessionDescription { kind: SdpKind::Answer, sdp });
+        let answer = self.library.local_description().await;
+        if let (Some(mark), Some(answer)) = (&remote.mark, answer) {
+            let sdp = mark.write(without_candidates(&answer.sdp));
+            self.shared.signals.repeat(SessionDescription { kind: SdpKind::Answer, sdp });
+        }
     }
 
     /// The restart that we have offered is answered: now the old way is given up.

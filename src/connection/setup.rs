@@ -19,6 +19,7 @@ use webrtc::peer_connection::{
 use super::{ConnectionState, IceCandidate, PeerConnectionConfig, Shared};
 use crate::error::ConnectionError;
 use crate::event::Stage;
+use crate::random;
 
 /// The receive window: far more than the credits between two members of this crate ever let it fill.
 const RECEIVE_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
@@ -69,15 +70,39 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
 /// What to bind: the addresses of this machine at that moment, as they may be others when ICE restarts.
 pub(super) struct Addresses {
     config: PeerConnectionConfig,
+    #[cfg(feature = "sim")]
+    attachment: Option<Arc<crate::sim::Attachment>>,
 }
 
 impl Addresses {
-    pub(super) fn of(config: &PeerConnectionConfig) -> Addresses {
-        Addresses { config: config.clone() }
+    pub(super) fn of(config: &PeerConnectionConfig) -> Result<Addresses, ConnectionError> {
+        let addresses = Addresses {
+            config: config.clone(),
+            #[cfg(feature = "sim")]
+            attachment: None,
+        };
+        #[cfg(feature = "sim")]
+        if let Some(host) = &config.host {
+            let attached = host.attach(addresses.now()?);
+            let attachment = attached.map_err(|error| ConnectionError::Bind(error.to_string()))?;
+            return Ok(Addresses { attachment: Some(attachment), ..addresses });
+        }
+        Ok(addresses)
     }
 
     pub(super) fn now(&self) -> Result<Vec<SocketAddr>, ConnectionError> {
-        with_ports(self.config.addresses(), self.config.port_range.as_ref())
+        #[cfg(feature = "sim")]
+        if let Some(attachment) = &self.attachment {
+            return Ok(attachment.stand_ins());
+        }
+        let is_free = |addr| self.config.is_free(addr);
+        with_ports(self.config.addresses(), self.config.port_range.as_ref(), is_free)
+    }
+
+    /// The place on a simulated host.
+    #[cfg(feature = "sim")]
+    pub(super) fn attachment(&self) -> Option<Arc<crate::sim::Attachment>> {
+        self.attachment.clone()
     }
 }
 
@@ -93,6 +118,7 @@ impl ToSocketAddrs for Addresses {
 fn with_ports(
     mut addresses: Vec<SocketAddr>,
     range: Option<&RangeInclusive<u16>>,
+    is_free: impl Fn(SocketAddr) -> bool,
 ) -> Result<Vec<SocketAddr>, ConnectionError> {
     let Some(range) = range else { return Ok(addresses) };
     let ports: Vec<u16> = range.clone().filter(|port| *port != 0).collect();
@@ -100,9 +126,9 @@ fn with_ports(
         return Err(ConnectionError::Bind("the port range is empty".to_owned()));
     }
     for addr in addresses.iter_mut().filter(|addr| addr.port() == 0) {
-        let start = rand::random_range(0..ports.len());
+        let start = random::below(ports.len() as u32) as usize;
         let mut candidates = ports[start..].iter().chain(&ports[..start]);
-        let free = candidates.find(|port| std::net::UdpSocket::bind((addr.ip(), **port)).is_ok());
+        let free = candidates.find(|port| is_free(SocketAddr::new(addr.ip(), **port)));
         match free {
             Some(port) => addr.set_port(*port),
             None => {
@@ -154,6 +180,8 @@ pub(super) struct Handler {
     /// Addresses that are announced instead of the interfaces' own.
     pub(super) public: Vec<IpAddr>,
     pub(super) relay_only: bool,
+    #[cfg(feature = "sim")]
+    pub(super) attachment: Option<Arc<crate::sim::Attachment>>,
 }
 
 #[async_trait::async_trait]
@@ -164,6 +192,9 @@ impl PeerConnectionEventHandler for Handler {
         if candidate.trim_start_matches("candidate:").is_empty() {
             return;
         }
+        #[cfg(feature = "sim")]
+        let candidate =
+            self.attachment.as_ref().map_or(candidate.clone(), |attachment| attachment.announced(&candidate));
         let mut candidate = announced(&candidate, &self.public);
         if self.relay_only {
             candidate = anonymous(&candidate);

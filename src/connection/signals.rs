@@ -24,6 +24,8 @@ struct State {
     ready: VecDeque<Signal>,
     /// Candidates found before the description was made.
     early: VecDeque<IceCandidate>,
+    /// All candidates since ICE was restarted, to be repeated.
+    session: Vec<IceCandidate>,
     described: bool,
     closed: bool,
     /// The number of the stream that takes the signals; older ones have ended.
@@ -47,10 +49,25 @@ impl SignalQueue {
         state.wake();
     }
 
+    /// ICE is restarted: what was found before is not repeated.
+    pub(super) fn restart(&self) {
+        self.lock().session.clear();
+    }
+
+    /// Puts a description again, and the candidates that followed it.
+    pub(super) fn repeat(&self, description: SessionDescription) {
+        let session = std::mem::take(&mut self.lock().session);
+        self.describe(description);
+        session.into_iter().for_each(|candidate| self.candidate(candidate));
+    }
+
     pub(super) fn candidate(&self, candidate: IceCandidate) {
         let mut state = self.lock();
         if state.closed {
             return;
+        }
+        if state.session.len() < MAX_CANDIDATES {
+            state.session.push(candidate.clone());
         }
         if state.ready.len() + state.early.len() >= MAX_CANDIDATES {
             tracing::warn!("over {MAX_CANDIDATES} signals wait to be taken; a candidate is dropped");
@@ -183,6 +200,24 @@ mod tests {
         queue.describe(offer());
         queue.candidate(candidate(2));
         assert_eq!(stream.next().now_or_never(), Some(None));
+    }
+
+    #[test]
+    fn a_description_is_repeated_with_the_candidates_since_the_restart() {
+        let queue = Arc::new(SignalQueue::default());
+        let mut stream = SignalStream::new(queue.clone());
+        queue.candidate(candidate(1));
+        queue.restart();
+        queue.describe(offer());
+        queue.candidate(candidate(2));
+        while stream.next().now_or_never().is_some() {}
+        for _ in 0..2 {
+            queue.repeat(offer());
+            for expected in [Signal::Description(offer()), Signal::Candidate(candidate(2))] {
+                assert_eq!(stream.next().now_or_never(), Some(Some(expected)));
+            }
+            assert_eq!(stream.next().now_or_never(), None);
+        }
     }
 
     #[test]

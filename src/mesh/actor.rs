@@ -112,6 +112,7 @@ impl Supervisor {
         while self.commands.try_recv().is_ok() {}
         if let Some(task) = self.signaling.take() {
             tokio::select! {
+                biased;
                 () = shared.stop.cancelled() => {}
                 _ = task => {}
             }

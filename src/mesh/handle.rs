@@ -216,6 +216,7 @@ impl MeshHandle {
                 return;
             }
             tokio::select! {
+                biased;
                 () = life_read => {}
                 () = shared.close.cancelled() => {}
                 () = shared.stop.cancelled() => {}

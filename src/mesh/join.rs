@@ -30,7 +30,7 @@ mod relayed;
 mod restarts;
 mod waiting;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
@@ -42,6 +42,7 @@ use crate::error::SignalingError;
 use crate::event::MeshEvent;
 use crate::id::PeerId;
 use crate::peer::{Farewell, Life};
+use crate::random;
 use crate::signaling::{Signaling, SignalingEvent};
 use acquaintances::{Acquaintances, NextLife};
 pub(super) use asking::Admission;
@@ -74,6 +75,8 @@ struct Link {
     tries: u32,
     /// The next attempt begins early, unless there is an answer.
     hastened: bool,
+    /// The attempt was given more time.
+    prolonged: bool,
     /// When the next restart of ICE is offered, while the peer is silent.
     restart: Option<Instant>,
 }
@@ -95,7 +98,8 @@ struct Driver<S> {
     signaling: S,
     mesh: MeshHandle,
     plan: Plan,
-    links: HashMap<PeerId, Link>,
+    /// In order, so that those that are due at once come in order.
+    links: BTreeMap<PeerId, Link>,
     waiting: WaitingRoom,
     /// The peers that wait or are linked, while it is asked about their next connection.
     asked: HashMap<PeerId, Asking>,
@@ -140,7 +144,7 @@ pub(super) async fn run(signaling: impl Signaling, letters: Letters, mesh: MeshH
         signaling,
         mesh,
         plan,
-        links: HashMap::new(),
+        links: BTreeMap::new(),
         waiting: WaitingRoom::default(),
         asked: HashMap::new(),
         known: Acquaintances::default(),
@@ -209,7 +213,7 @@ impl<S: Signaling> Driver<S> {
             if self.links.get(&peer).is_some_and(|link| link.life == life) {
                 self.links.remove(&peer);
             }
-            let next = self.known.ended(peer, fate, rand::random());
+            let next = self.known.ended(peer, fate, random::fraction());
             let free = self.waiting.get(peer).is_none() && !self.links.contains_key(&peer);
             if let Some(NextLife { after, we_offer }) = next
                 && free
@@ -349,8 +353,10 @@ impl<S: Signaling> Driver<S> {
             if link.hastened && link.connection.is_answered() {
                 link.hastened = false;
                 link.next = Some(link.since + self.plan.attempt_limit);
-            } else if link.connection.state() == ConnectionState::Connected {
-                // What is left is a matter of SCTP, which repeats what is lost; and the remote may be done with it.
+            } else if link.connection.state() == ConnectionState::Connected && !link.prolonged {
+                // What is left is most often a matter of SCTP, which repeats what is lost, and the remote may be done
+                // with it. But a lost last flight of DTLS hangs here, too.
+                link.prolonged = true;
                 link.next = Some(now + self.plan.attempt_limit);
             }
         }

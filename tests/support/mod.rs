@@ -9,7 +9,6 @@
 )]
 
 pub(crate) mod bare;
-pub(crate) mod sim;
 pub(crate) mod turn;
 
 use std::future::Future;
@@ -20,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::{self, Network};
 use webrtc_mesh::{
     AddPeerError, DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, Packet, PeerConnection,
     PeerConnectionConfig, PeerId, SessionDescription, TransferMode, UnreliableLifetime,
@@ -61,7 +61,7 @@ pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
 }
 
 /// Like [`promise`], on virtual time and the simulated network.
-pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(sim::Network) -> F) {
+pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(Network) -> F) {
     log_as_asked();
     sim::run(seed, |network| async move {
         let metrics = tokio::runtime::Handle::current().metrics();

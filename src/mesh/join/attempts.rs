@@ -12,6 +12,7 @@ use crate::event::PeerFailure;
 use crate::id::PeerId;
 use crate::mesh::handle::Command;
 use crate::peer::{Farewell, Life, Takeover};
+use crate::random;
 use crate::signaling::Signaling;
 
 /// What became of a peer that was to be connected.
@@ -233,8 +234,18 @@ impl<S: Signaling> Driver<S> {
         let next = we_offer.then(|| Instant::now() + self.plan.attempt_limit);
         let offered = if we_offer { connection.create_offer().await } else { Ok(()) };
         let since = Instant::now();
-        let link =
-            Link { life, connection, we_offer, attempt, since, next, tries, restart: None, hastened: false };
+        let link = Link {
+            life,
+            connection,
+            we_offer,
+            attempt,
+            since,
+            next,
+            tries,
+            restart: None,
+            hastened: false,
+            prolonged: false,
+        };
         self.links.insert(peer, link);
         if let Err(error) = offered {
             tracing::debug!(%peer, %error, "no offer could be made");
@@ -255,7 +266,7 @@ impl<S: Signaling> Driver<S> {
         }
         let Some(link) = self.links.get_mut(&peer) else { return };
         let pause = (BACK_OFF * 2_u32.saturating_pow(link.tries.min(8))).min(MAX_BACK_OFF);
-        let pause = pause + pause.mul_f64(rand::random::<f64>() / 2.0);
+        let pause = pause + pause.mul_f64(random::fraction() / 2.0);
         link.next = Some(Instant::now() + pause);
     }
 }

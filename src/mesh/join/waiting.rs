@@ -1,6 +1,6 @@
 //! Peers that are to be connected, and cannot be yet: [`WaitingRoom`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use tokio::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ use crate::id::PeerId;
 /// what came after it. At the most [`MAX_WAITING`] peers wait; one more is not connected, which is logged.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
-    peers: HashMap<PeerId, Waiting>,
+    peers: BTreeMap<PeerId, Waiting>,
 }
 
 /// One that waits.

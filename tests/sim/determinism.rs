@@ -1,0 +1,97 @@
+//! The same seed, the same run.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::sim::{self, Network, Traffic};
+use webrtc_mesh::{Mesh, MeshEvent, OutgoingPacket, Target, TransferMode};
+
+/// What one run of a seed has shown.
+#[derive(Debug, PartialEq)]
+struct Run {
+    /// What each mesh read, and when.
+    events: BTreeMap<String, Vec<(Duration, String)>>,
+    /// What each link carried.
+    links: BTreeMap<(String, String), Traffic>,
+}
+
+/// `n` meshes on a bad network that meet, say something in every mode, and close, one after another.
+async fn a_small_mesh(network: Network, n: usize, loss: f64) -> Run {
+    network.links().loss(loss).jitter(Duration::from_millis(15)).duplication(0.02);
+    let (hub, start) = (Hub::new(), tokio::time::Instant::now());
+    let names: Vec<String> = (1..=n).map(|n| format!("host {n}")).collect();
+    let mut readers = Vec::new();
+    let mut handles = Vec::new();
+    for name in &names {
+        let mut mesh = Mesh::builder().connection(network.peer(name)).join(hub.join()).await.unwrap();
+        handles.push(mesh.handle());
+        readers.push(tokio::spawn(async move {
+            let mut events = Vec::new();
+            while let Some(event) = mesh.next().await {
+                if let MeshEvent::PeerConnected(peer) = event {
+                    for mode in
+                        [TransferMode::Reliable, TransferMode::Unreliable, TransferMode::UnreliableOrdered]
+                    {
+                        let packet = OutgoingPacket::new(peer, mode, format!("{mode:?}"));
+                        let _ = mesh.handle().try_send(packet);
+                    }
+                }
+                events.push((start.elapsed(), format!("{event:?}")));
+            }
+            events
+        }));
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    for (number, handle) in handles.iter().enumerate() {
+        for size in [1, 3_000, 50_000] {
+            let _ = handle.send(OutgoingPacket::reliable(Target::All, vec![number as u8; size])).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for handle in handles {
+        handle.close().await;
+    }
+    let mut events = BTreeMap::new();
+    for (name, reader) in names.iter().zip(readers) {
+        events.insert(name.clone(), reader.await.unwrap());
+    }
+    let mut links = BTreeMap::new();
+    for (one, other) in names.iter().flat_map(|one| names.iter().map(move |other| (one, other))) {
+        links.insert((one.clone(), other.clone()), network.link(one, other).traffic());
+    }
+    Run { events, links }
+}
+
+/// The seed, and whatever is different.
+fn differences(seed: u64, n: usize, loss: f64) -> Option<String> {
+    let once = sim::run(seed, |network| a_small_mesh(network, n, loss));
+    let again = sim::run(seed, |network| a_small_mesh(network, n, loss));
+    assert!(once.events.values().all(|events| events.len() > n), "{once:?}");
+    for (name, events) in &once.events {
+        let others = &again.events[name];
+        if let Some(at) = (0..events.len().max(others.len())).find(|at| events.get(*at) != others.get(*at)) {
+            return Some(format!("seed {seed}: {name} read {:?} and {:?}", events.get(at), others.get(at)));
+        }
+    }
+    let different = once.links.iter().find(|(link, traffic)| again.links[*link] != **traffic);
+    different.map(|(link, traffic)| {
+        format!("seed {seed}: {link:?} carried {traffic:?} and {:?}", again.links[link])
+    })
+}
+
+#[test]
+fn a_hundred_seeds_run_the_same_way_twice() {
+    let halves = [0..50, 50..100].map(|seeds| {
+        std::thread::spawn(|| seeds.filter_map(|seed| differences(seed, 3, 0.05)).collect::<Vec<_>>())
+    });
+    let different: Vec<String> = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
+    assert!(different.is_empty(), "{} of 100:\n{}", different.len(), different.join("\n"));
+}
+
+#[test]
+fn another_seed_is_another_run() {
+    let run = |seed| sim::run(seed, |network| a_small_mesh(network, 2, 0.05));
+    assert_ne!(run(1), run(2));
+}
