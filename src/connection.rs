@@ -118,6 +118,8 @@ pub(crate) struct Condition {
     pub(crate) restarts: u32,
     /// Connected, and not heard.
     pub(crate) silent: bool,
+    /// Our hello is on its way.
+    pub(crate) greeting: bool,
 }
 
 /// What the two descriptions agreed on.
@@ -210,6 +212,7 @@ impl PeerConnection {
             no_relay: None,
             restarts: 0,
             silent: false,
+            greeting: false,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
@@ -462,6 +465,20 @@ impl PeerConnection {
             .send_if_modified(|condition| std::mem::replace(&mut condition.silent, silent) != silent);
     }
 
+    /// We have said hello, to one that is of this crate.
+    pub(crate) fn set_greeting(&self) {
+        self.inner.shared.condition.send_if_modified(|condition| {
+            condition.greeting = true;
+            false
+        });
+    }
+
+    /// Whether all is up but for what two members of this crate say to each other.
+    pub(crate) fn is_greeting(&self) -> bool {
+        let condition = self.inner.shared.condition.borrow();
+        condition.greeting && condition.state == ConnectionState::Connected
+    }
+
     /// Whether the remote is known not to be a member of this crate.
     pub(crate) fn is_foreign(&self) -> bool {
         self.inner.shared.condition.borrow().agreed.is_some_and(|agreed| agreed.control.is_none())
@@ -638,6 +655,7 @@ mod tests {
             no_relay: None,
             restarts: 0,
             silent: false,
+            greeting: false,
         };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),

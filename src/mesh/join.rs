@@ -37,7 +37,7 @@ use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
 use super::meeting::{Letters, SealRequest, SignalingStatus};
-use crate::connection::{ConnectionState, PeerConnection, PeerConnectionConfig, Signal, UnreliableLifetime};
+use crate::connection::{PeerConnection, PeerConnectionConfig, Signal, UnreliableLifetime};
 use crate::error::SignalingError;
 use crate::event::MeshEvent;
 use crate::id::PeerId;
@@ -75,8 +75,6 @@ struct Link {
     tries: u32,
     /// The next attempt begins early, unless there is an answer.
     hastened: bool,
-    /// The attempt was given more time.
-    prolonged: bool,
     /// When the next restart of ICE is offered, while the peer is silent.
     restart: Option<Instant>,
 }
@@ -353,10 +351,8 @@ impl<S: Signaling> Driver<S> {
             if link.hastened && link.connection.is_answered() {
                 link.hastened = false;
                 link.next = Some(link.since + self.plan.attempt_limit);
-            } else if link.connection.state() == ConnectionState::Connected && !link.prolonged {
-                // What is left is most often a matter of SCTP, which repeats what is lost, and the remote may be done
-                // with it. But a lost last flight of DTLS hangs here, too.
-                link.prolonged = true;
+            } else if link.connection.is_greeting() {
+                // What is left are hellos that SCTP repeats, and the remote may be connected already.
                 link.next = Some(now + self.plan.attempt_limit);
             }
         }

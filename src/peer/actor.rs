@@ -257,7 +257,10 @@ impl Running {
         tracing::trace!(?effect);
         match effect {
             Effect::Say(frame) => self.channels.say(frame),
-            Effect::SayHello => self.channels.say(hello(self.channels.window_bytes())),
+            Effect::SayHello => {
+                self.connection.0.set_greeting();
+                self.channels.say(hello(self.channels.window_bytes()));
+            }
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open();

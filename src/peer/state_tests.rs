@@ -580,6 +580,7 @@ impl Subject {
             no_relay: None,
             restarts: 0,
             silent: false,
+            greeting: false,
         };
         let now = Instant::now();
         let state = State::new(limits, condition.clone(), now);

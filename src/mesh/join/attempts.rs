@@ -234,18 +234,8 @@ impl<S: Signaling> Driver<S> {
         let next = we_offer.then(|| Instant::now() + self.plan.attempt_limit);
         let offered = if we_offer { connection.create_offer().await } else { Ok(()) };
         let since = Instant::now();
-        let link = Link {
-            life,
-            connection,
-            we_offer,
-            attempt,
-            since,
-            next,
-            tries,
-            restart: None,
-            hastened: false,
-            prolonged: false,
-        };
+        let link =
+            Link { life, connection, we_offer, attempt, since, next, tries, restart: None, hastened: false };
         self.links.insert(peer, link);
         if let Err(error) = offered {
             tracing::debug!(%peer, %error, "no offer could be made");
