@@ -86,6 +86,7 @@ mod network;
 mod runtime;
 mod server;
 mod socket;
+mod state;
 mod trace;
 mod turns;
 
