@@ -55,6 +55,7 @@
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
 //! | choose addresses, ports, STUN and TURN servers | [`PeerConnectionConfig`] |
 //! | run a signalling server | `signaling::server` (feature `server`), the program `webrtc-mesh-signaling` |
+//! | test your program on bad networks, with NATs, in virtual time | `sim` (feature `sim`) |
 //! | end it without losing anything | [`MeshHandle::close`] |
 //!
 //! # Who runs
@@ -118,6 +119,7 @@
 //! |---|---|
 //! | `ws` | `signaling::godot::GodotSignaling`: a client of Godot's signalling, over WebSockets, plain or with TLS |
 //! | `server` | `signaling::server`: such a server, as a library on axum and as the program `webrtc-mesh-signaling` |
+//! | `sim` | `sim`: a network in memory and in virtual time, to test programs on. It turns on tokio's `test-util`, so it is best one of your dev-dependencies |
 //! | `godot` | `signaling::godot`: the messages of both, for a client or a server of your own; the other two bring it |
 //!
 //! # What a mesh trusts

@@ -105,9 +105,14 @@ impl PeerConnectionConfig {
         self
     }
 
-    /// Takes sockets, clock and tasks from this runtime of the `webrtc` crate. Default: tokio's. For tests on a
-    /// virtual clock and a simulated network, mostly.
+    /// Takes sockets, clock and tasks from this runtime of the `webrtc` crate. Default: tokio's, or that of the
+    /// simulated host that the configuration is of. For tests on a virtual clock, mostly, where the feature `sim` has all
+    /// there is to want.
     pub fn runtime(mut self, runtime: Arc<dyn Runtime>) -> Self {
+        #[cfg(feature = "sim")]
+        {
+            self.host = None;
+        }
         self.runtime = Some(runtime);
         self
     }

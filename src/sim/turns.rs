@@ -5,14 +5,13 @@
 //! the same millisecond. So they are shown to it one after another: messages first, then datagrams, then timers, each
 //! only when there is nothing more to do for those before it. It is all at the same instant, so nothing is delayed.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures::task::AtomicWaker;
@@ -27,55 +26,30 @@ pub(crate) struct Turns {
     turn: Arc<Turn>,
 }
 
-#[derive(Debug, Default)]
-struct Turn {
-    /// The driver's task.
-    task: AtomicWaker,
-    /// The driver runs, so nothing else does.
-    is_polling: AtomicBool,
-    /// It was woken while it ran.
-    again: AtomicBool,
-    waiting: Mutex<Waiting>,
-}
-
-#[derive(Debug, Default)]
-struct Waiting {
-    granted: Option<Grant>,
-    /// Readers of sockets that have a datagram.
-    readers: VecDeque<Waker>,
-    /// Timers that have run out.
-    timers: usize,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Grant {
-    Datagram,
-    Timer,
-}
-
 impl Turns {
     pub(crate) fn new(base: Arc<dyn Runtime>) -> Turns {
         Turns { base, driver_spawned: AtomicBool::new(false), turn: Arc::default() }
     }
 }
 
-impl Turn {
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+#[derive(Debug, Default)]
+struct Turn {
+    /// The driver's task.
+    task: AtomicWaker,
+    /// The driver runs, so nothing else does.
+    is_polling: AtomicBool,
+    /// It was woken while it ran: by a message, as everything else is handed to it.
+    again: AtomicBool,
+    sockets: Mutex<Vec<Weak<Socket>>>,
+    /// Where a datagram is read to, kept for the next.
+    buf: Mutex<Vec<u8>>,
+    /// The driver has one, as a rule.
+    timers: Mutex<Vec<Weak<Mutex<Timer>>>>,
+}
 
-    fn is_polling(&self) -> bool {
-        self.is_polling.load(Ordering::Acquire)
-    }
-
-    /// Takes what was granted, if it is this.
-    fn takes(&self, grant: Grant) -> bool {
-        let mut waiting = self.waiting();
-        let is_granted = waiting.granted == Some(grant);
-        if is_granted {
-            waiting.granted = None;
-        }
-        is_granted
+impl fmt::Debug for Timer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timer").field("has_run_out", &self.has_run_out).finish_non_exhaustive()
     }
 }
 
@@ -94,6 +68,28 @@ impl Wake for Turn {
     }
 }
 
+impl Turn {
+    fn is_polling(&self) -> bool {
+        self.is_polling.load(Ordering::Acquire)
+    }
+
+    /// Hands the driver the next datagram, if there is one.
+    fn hand_a_datagram(&self, cx: &mut Context<'_>) -> bool {
+        let mut sockets = lock(&self.sockets);
+        sockets.retain(|socket| socket.strong_count() > 0);
+        let mut buf = lock(&self.buf);
+        buf.resize(LARGEST_DATAGRAM_BYTES, 0);
+        sockets.iter().filter_map(Weak::upgrade).any(|socket| socket.hand_over(cx, &mut buf))
+    }
+
+    /// Hands the driver a timer that has run out, if there is one.
+    fn hand_a_timer(&self, cx: &mut Context<'_>) -> bool {
+        let mut timers = lock(&self.timers);
+        timers.retain(|timer| timer.strong_count() > 0);
+        timers.iter().filter_map(Weak::upgrade).any(|timer| lock(&timer).hand_over(cx))
+    }
+}
+
 /// The driver, which is polled until there is nothing to do at this instant.
 struct Driver {
     future: Boxed<'static, ()>,
@@ -108,27 +104,18 @@ impl Future for Driver {
         let turn = self.turn.clone();
         turn.task.register(cx.waker());
         let waker = self.waker.clone();
-        let mut driver_cx = Context::from_waker(&waker);
+        let mut cx = Context::from_waker(&waker);
         turn.is_polling.store(true, Ordering::Release);
-        let _stopped = Stop(&turn); // also when it panics
+        let _stop = Stop(&turn); // also when it panics
         loop {
             turn.again.store(false, Ordering::Release);
-            if self.future.as_mut().poll(&mut driver_cx).is_ready() {
+            if self.future.as_mut().poll(&mut cx).is_ready() {
                 return Poll::Ready(());
             }
-            let mut waiting = turn.waiting();
-            let was_in_vain = waiting.granted.take();
-            if turn.again.load(Ordering::Acquire) {
-                continue;
-            }
-            if let Some(reader) = waiting.readers.pop_front() {
-                waiting.granted = Some(Grant::Datagram);
-                drop(waiting);
-                reader.wake();
-            } else if waiting.timers > 0 && was_in_vain != Some(Grant::Timer) {
-                waiting.granted = Some(Grant::Timer);
-            } else {
-                // A timer that nobody looks at now is looked at when the driver is woken by what it waits for.
+            let is_more = turn.again.load(Ordering::Acquire)
+                || turn.hand_a_datagram(&mut cx)
+                || turn.hand_a_timer(&mut cx);
+            if !is_more {
                 return Poll::Pending;
             }
         }
@@ -140,7 +127,6 @@ struct Stop<'a>(&'a Turn);
 
 impl Drop for Stop<'_> {
     fn drop(&mut self) {
-        self.0.waiting().granted = None;
         self.0.is_polling.store(false, Ordering::Release);
         if self.0.again.swap(false, Ordering::AcqRel) {
             self.0.task.wake();
@@ -150,54 +136,71 @@ impl Drop for Stop<'_> {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A timer of the driver. Elsewhere it is an ordinary one.
+/// A timer of the driver.
 struct Timer {
     inner: Boxed<'static, ()>,
     has_run_out: bool,
-    turn: Arc<Turn>,
+    is_handed: bool,
 }
 
-impl Future for Timer {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.has_run_out {
-            ready!(self.inner.as_mut().poll(cx));
-            self.has_run_out = true;
-            self.turn.waiting().timers += 1;
-        }
-        match !self.turn.is_polling() || self.turn.takes(Grant::Timer) {
-            true => Poll::Ready(()),
-            false => Poll::Pending,
-        }
+impl Timer {
+    /// Once: the driver may be waiting for something else, and then it looks later.
+    fn hand_over(&mut self, cx: &mut Context<'_>) -> bool {
+        self.has_run_out = self.has_run_out || self.inner.as_mut().poll(cx).is_ready();
+        self.has_run_out && !std::mem::replace(&mut self.is_handed, true)
     }
 }
 
-impl Drop for Timer {
-    fn drop(&mut self) {
-        if self.has_run_out {
-            self.turn.waiting().timers -= 1;
-        }
+struct Sleep(Arc<Mutex<Timer>>);
+
+impl Future for Sleep {
+    type Output = ();
+
+    /// Needs no waker, as whoever hands the timer over polls the driver.
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        if lock(&self.0).is_handed { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
 #[derive(Debug)]
 struct Socket {
     base: Arc<dyn AsyncUdpSocket>,
-    turn: Arc<Turn>,
     ahead: Mutex<Ahead>,
 }
 
 #[derive(Debug, Default)]
 struct Ahead {
-    /// A datagram that was read before its turn.
+    /// A datagram that was read for the driver.
     datagram: Option<(Box<[u8]>, RecvMeta)>,
+    is_handed: bool,
+    reader: Option<Waker>,
     /// How many more the driver may take in this turn.
     more: usize,
 }
 
+const LARGEST_DATAGRAM_BYTES: usize = 1 << 16;
+
 /// After a datagram the driver takes what else there is, so many at the most, without waiting.
 const BURST: usize = 64;
+
+impl Socket {
+    fn hand_over(&self, cx: &mut Context<'_>, buf: &mut [u8]) -> bool {
+        let mut ahead = lock(&self.ahead);
+        if ahead.datagram.is_none() {
+            let mut meta = [RecvMeta::default()];
+            let received = self.base.poll_recv(cx, &mut [IoSliceMut::new(buf)], &mut meta);
+            if !matches!(received, Poll::Ready(Ok(1..))) {
+                return false;
+            }
+            ahead.datagram = Some((buf[..meta[0].len].into(), meta[0]));
+        }
+        ahead.is_handed = true;
+        let reader = ahead.reader.take();
+        drop(ahead);
+        // Without one the driver is waiting for something else, and looks later.
+        reader.map(Waker::wake).is_some()
+    }
+}
 
 impl AsyncUdpSocket for Socket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -214,32 +217,27 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let mut ahead = lock(&self.ahead);
+        if ahead.more > 0 && ahead.datagram.is_none() {
+            ahead.more -= 1;
+            let received = self.base.poll_recv(cx, bufs, meta);
+            if received.is_ready() {
+                return received;
+            }
+            ahead.more = 0;
+        }
         let (Some(buf), Some(meta)) = (bufs.first_mut(), meta.first_mut()) else {
             return Poll::Ready(Ok(0));
         };
-        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if ahead.datagram.is_none() {
-            let mut bufs = [IoSliceMut::new(buf)];
-            let received = self.base.poll_recv(cx, &mut bufs, std::slice::from_mut(meta))?;
-            if received.is_pending() {
-                ahead.more = 0;
-                return Poll::Pending;
-            }
-            if !self.turn.is_polling() || ahead.more > 0 {
-                ahead.more = ahead.more.saturating_sub(1);
-                return Poll::Ready(Ok(1));
-            }
-            ahead.datagram = Some((bufs[0].get(..meta.len).unwrap_or_default().into(), *meta));
-        }
-        if self.turn.is_polling() && !self.turn.takes(Grant::Datagram) {
-            self.turn.waiting().readers.push_back(cx.waker().clone());
+        if !std::mem::take(&mut ahead.is_handed) {
+            ahead.reader = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        if let Some((bytes, its_meta)) = ahead.datagram.take() {
-            let len = bytes.len().min(buf.len());
-            buf[..len].copy_from_slice(&bytes[..len]);
-            *meta = its_meta;
-        }
+        let Some((bytes, its_meta)) = ahead.datagram.take() else { return Poll::Pending };
+        let len = bytes.len().min(buf.len());
+        buf[..len].copy_from_slice(&bytes[..len]);
+        *meta = its_meta;
+        meta.len = len;
         ahead.more = BURST;
         Poll::Ready(Ok(1))
     }
@@ -251,6 +249,10 @@ impl AsyncUdpSocket for Socket {
     fn max_gro_segments(&self) -> usize {
         self.base.max_gro_segments()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Runtime for Turns {
@@ -265,7 +267,9 @@ impl Runtime for Turns {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let base = self.base.wrap_udp_socket(socket)?;
-        Ok(Arc::new(Socket { base, turn: self.turn.clone(), ahead: Mutex::default() }))
+        let socket = Arc::new(Socket { base, ahead: Mutex::default() });
+        lock(&self.turn.sockets).push(Arc::downgrade(&socket));
+        Ok(socket)
     }
 
     fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
@@ -286,7 +290,12 @@ impl Runtime for Turns {
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
         let inner = self.base.sleep(duration);
-        Box::pin(Timer { inner, has_run_out: false, turn: self.turn.clone() })
+        if !self.turn.is_polling() {
+            return inner; // not the driver's
+        }
+        let timer = Arc::new(Mutex::new(Timer { inner, has_run_out: false, is_handed: false }));
+        lock(&self.turn.timers).push(Arc::downgrade(&timer));
+        Box::pin(Sleep(timer))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {

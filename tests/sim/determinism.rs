@@ -17,15 +17,18 @@ struct Run {
     links: BTreeMap<(String, String), Traffic>,
 }
 
-/// `n` meshes on a bad network that meet, say something in every mode, and close, one after another.
-async fn a_small_mesh(network: Network, n: usize, loss: f64) -> Run {
+/// `n` meshes on a bad network that meet, through a relay or not, say something in every mode, and close, one after another.
+async fn a_small_mesh(network: Network, n: usize, loss: f64, relayed: bool) -> Run {
+    let relay = network.host("relay").turn_server("user", "secret").unwrap();
     network.links().loss(loss).jitter(Duration::from_millis(15)).duplication(0.02);
     let (hub, start) = (Hub::new(), tokio::time::Instant::now());
     let names: Vec<String> = (1..=n).map(|n| format!("host {n}")).collect();
     let mut readers = Vec::new();
     let mut handles = Vec::new();
     for name in &names {
-        let mut mesh = Mesh::builder().connection(network.peer(name)).join(hub.join()).await.unwrap();
+        let config = network.peer(name);
+        let config = if relayed { config.ice_server(relay.ice_server()).relay_only(true) } else { config };
+        let mut mesh = Mesh::builder().connection(config).join(hub.join()).await.unwrap();
         handles.push(mesh.handle());
         readers.push(tokio::spawn(async move {
             let mut events = Vec::new();
@@ -43,13 +46,13 @@ async fn a_small_mesh(network: Network, n: usize, loss: f64) -> Run {
             events
         }));
     }
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     for (number, handle) in handles.iter().enumerate() {
-        for size in [1, 3_000, 50_000] {
+        for size in [1, 10_000] {
             let _ = handle.send(OutgoingPacket::reliable(Target::All, vec![number as u8; size])).await;
         }
     }
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     for handle in handles {
         handle.close().await;
     }
@@ -65,10 +68,10 @@ async fn a_small_mesh(network: Network, n: usize, loss: f64) -> Run {
 }
 
 /// The seed, and whatever is different.
-fn differences(seed: u64, n: usize, loss: f64) -> Option<String> {
-    let once = sim::run(seed, |network| a_small_mesh(network, n, loss));
-    let again = sim::run(seed, |network| a_small_mesh(network, n, loss));
-    assert!(once.events.values().all(|events| events.len() > n), "{once:?}");
+fn differences(seed: u64, relayed: bool) -> Option<String> {
+    let once = sim::run(seed, |network| a_small_mesh(network, 3, 0.05, relayed));
+    let again = sim::run(seed, |network| a_small_mesh(network, 3, 0.05, relayed));
+    assert!(once.events.values().all(|events| events.len() > 2), "{once:?}");
     for (name, events) in &once.events {
         let others = &again.events[name];
         if let Some(at) = (0..events.len().max(others.len())).find(|at| events.get(*at) != others.get(*at)) {
@@ -84,7 +87,7 @@ fn differences(seed: u64, n: usize, loss: f64) -> Option<String> {
 #[test]
 fn a_hundred_seeds_run_the_same_way_twice() {
     let halves = [0..50, 50..100].map(|seeds| {
-        std::thread::spawn(|| seeds.filter_map(|seed| differences(seed, 3, 0.05)).collect::<Vec<_>>())
+        std::thread::spawn(|| seeds.filter_map(|seed| differences(seed, false)).collect::<Vec<_>>())
     });
     let different: Vec<String> = halves.into_iter().flat_map(|half| half.join().unwrap()).collect();
     assert!(different.is_empty(), "{} of 100:\n{}", different.len(), different.join("\n"));
@@ -92,6 +95,12 @@ fn a_hundred_seeds_run_the_same_way_twice() {
 
 #[test]
 fn another_seed_is_another_run() {
-    let run = |seed| sim::run(seed, |network| a_small_mesh(network, 2, 0.05));
+    let run = |seed| sim::run(seed, |network| a_small_mesh(network, 2, 0.05, false));
     assert_ne!(run(1), run(2));
+}
+
+#[test]
+fn a_relayed_mesh_runs_the_same_way_twice_too() {
+    let different: Vec<String> = (0..5).filter_map(|seed| differences(seed, true)).collect();
+    assert!(different.is_empty(), "{} of 5:\n{}", different.len(), different.join("\n"));
 }
