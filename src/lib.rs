@@ -51,6 +51,8 @@
 //! | run the signalling server, alone or within an axum program | `signaling::server` (feature `server`) |
 //! | add peers by hand, over anything that carries text | [`MeshBuilder::build`], [`MeshHandle::add_peer`], [`PeerConnection`] |
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
+//! | know what was tried to connect a peer, and for how long | [`ConnectionReport`], [`MeshHandle::report`] |
+//! | wait for one peer, without the events | [`MeshHandle::wait_connected`] |
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
 //! | choose addresses, ports, STUN and TURN servers | [`PeerConnectionConfig`] |
@@ -152,6 +154,7 @@ mod id;
 mod mesh;
 mod packet;
 mod peer;
+mod report;
 
 pub use connection::{
     ConnectionState, IceCandidate, IceServer, PeerConnection, PeerConnectionConfig, SdpKind,
@@ -159,7 +162,7 @@ pub use connection::{
 };
 pub use error::{
     AddPeerError, ConnectionError, IceServerError, IceServerProblem, JoinError, SendError, SignalingError,
-    TrySendError, UnknownPeer,
+    TrySendError, UnknownPeer, WaitError,
 };
 pub use event::{DisconnectReason, MeshEvent, PeerFailure, Stage};
 pub use id::{InvalidPeerId, PeerId, Target};
@@ -168,4 +171,5 @@ pub use mesh::{
     SignalingStatus,
 };
 pub use packet::{InvalidTransferMode, OutgoingPacket, Packet, TransferMode};
+pub use report::{Candidate, CandidateKind, CandidatePair, ConnectionReport, PairState, StageTimes};
 pub use signaling::{Signaling, SignalingEvent};

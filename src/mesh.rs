@@ -5,7 +5,9 @@ mod handle;
 mod inbox;
 mod join;
 mod meeting;
+mod reports;
 mod state;
+mod wait;
 
 use std::fmt;
 use std::pin::Pin;

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Lane};
 use super::meeting::Meeting;
+use super::reports::Reports;
 use super::state::ConnectionStatus;
+use super::wait::Waiters;
 use crate::connection::{MAX_MESSAGE_BYTES, NotOpened, PeerConnection, UnreliableLifetime};
 use crate::error::{AddPeerError, SendError, TrySendError, UnknownPeer};
 use crate::event::PeerFailure;
@@ -54,6 +56,10 @@ pub(super) struct Shared {
     pub(super) closed: watch::Sender<bool>,
     /// How it stands with signalling.
     pub(super) meeting: Meeting,
+    /// Of the peers that have ended.
+    pub(super) reports: Reports,
+    /// Who waits for a peer to be connected.
+    pub(super) waiters: Waiters,
     pub(super) span: tracing::Span,
 }
 
@@ -94,6 +100,8 @@ pub(super) struct Entry {
     pub(super) gauges: Arc<Gauges>,
     pub(super) lane: Arc<Lane>,
     pub(super) connected: AtomicBool,
+    /// The owner was told that it is connected.
+    pub(super) announced: AtomicBool,
     /// What both sides take, once connected.
     pub(super) max_message_bytes: AtomicUsize,
     pub(super) peer: crate::peer::Peer,
@@ -450,6 +458,8 @@ impl Shared {
             gone: CancellationToken::new(),
             closed: watch::Sender::new(false),
             meeting: Meeting::default(),
+            reports: Reports::default(),
+            waiters: Waiters::default(),
             span,
         }
     }
@@ -567,6 +577,11 @@ impl Entry {
 
     pub(super) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Acquire)
+    }
+
+    /// Whether the owner was told, and it has not begun to leave.
+    pub(super) fn is_announced(&self) -> bool {
+        self.is_connected() && self.announced.load(Ordering::Acquire)
     }
 
     /// A fresh connection has taken the place of the one before.

@@ -134,6 +134,7 @@ impl Task {
                 return Exit::Silent;
             }
         };
+        ears.gauges.begin(&connection);
         let condition = connection.watch();
         let state = State::new(limits, condition.borrow().clone(), Instant::now());
         let outbox = ears.outbox.clone();
@@ -163,6 +164,11 @@ impl Running {
                     break 'life exit;
                 }
             }
+        };
+        let report = self.ears.gauges.end();
+        let exit = match exit {
+            Exit::Failed(failure) => Exit::Failed(failure.with(report)),
+            exit => exit,
         };
         tracing::debug!(?exit, "over");
         self.ears.outbox.close();
@@ -226,6 +232,7 @@ impl Running {
         match result {
             Ok(channels) => {
                 tracing::debug!("a fresh connection");
+                self.ears.gauges.begin(&connection);
                 self.condition = connection.watch();
                 self.condition.mark_changed();
                 self.channels.renew(channels);
@@ -249,6 +256,7 @@ impl Running {
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open();
+                self.ears.gauges.set_connected();
                 self.channels.start_sending(credit);
                 self.pulse = Some(Instant::now());
                 if credit.is_none() {
