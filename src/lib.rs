@@ -52,6 +52,7 @@
 //! | add peers by hand, over anything that carries text | [`MeshBuilder::build`], [`MeshHandle::add_peer`], [`PeerConnection`] |
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
 //! | know what was tried to connect a peer, and for how long | [`ConnectionReport`], [`MeshHandle::report`] |
+//! | see what a link has carried, its round trip, its way | [`MeshHandle::stats`], [`PeerStats`] |
 //! | wait for one peer, without the events | [`MeshHandle::wait_connected`] |
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
@@ -155,6 +156,7 @@ mod mesh;
 mod packet;
 mod peer;
 mod report;
+mod stats;
 
 pub use connection::{
     ConnectionState, IceCandidate, IceServer, PeerConnection, PeerConnectionConfig, SdpKind,
@@ -173,3 +175,4 @@ pub use mesh::{
 pub use packet::{InvalidTransferMode, OutgoingPacket, Packet, TransferMode};
 pub use report::{Candidate, CandidateKind, CandidatePair, ConnectionReport, PairState, StageTimes};
 pub use signaling::{Signaling, SignalingEvent};
+pub use stats::{ModeStats, PeerStats, Traffic};

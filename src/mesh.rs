@@ -7,6 +7,7 @@ mod join;
 mod meeting;
 mod reports;
 mod state;
+mod stats;
 mod wait;
 
 use std::fmt;

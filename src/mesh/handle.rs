@@ -548,6 +548,7 @@ fn broadcast(targets: &[Arc<Entry>], packet: &OutgoingPacket, overfill: bool) ->
         for (entry, mut queues) in taking {
             let shed = entry.outbox.push(&mut queues, packet.mode, packet.payload.clone());
             drop(queues);
+            entry.gauges.counters(packet.mode).count_shed_sending(shed);
             entry.lane.shed(packet.mode, shed);
         }
     }
@@ -571,6 +572,7 @@ impl Entry {
         }
         let shed = self.outbox.push(&mut queues, packet.mode, packet.payload.clone());
         drop(queues);
+        self.gauges.counters(packet.mode).count_shed_sending(shed);
         self.lane.shed(packet.mode, shed);
         if full { Offer::Full(vec![self]) } else { Offer::Taken }
     }

@@ -137,11 +137,11 @@ impl Task {
         ears.gauges.begin(&connection);
         let condition = connection.watch();
         let state = State::new(limits, condition.borrow().clone(), Instant::now());
-        let outbox = ears.outbox.clone();
+        let (outbox, gauges) = (ears.outbox.clone(), ears.gauges.clone());
         let running = Running {
             connection: ClosedOnDrop(connection),
             condition,
-            channels: Channels::new(channels, outbox, delivery, limits.window_bytes, limits.stall),
+            channels: Channels::new(channels, outbox, gauges, delivery, limits.window_bytes, limits.stall),
             state,
             settling: Settling::default(),
             pulse: None,

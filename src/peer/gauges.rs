@@ -1,20 +1,40 @@
 //! What can be read off a peer from outside, at any time, without its task: [`Gauges`].
+//!
+//! A packet costs two relaxed additions to [`Counters`], and no lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::{Duration, Instant};
 
-use crate::connection::{Observed, PeerConnection};
+use crate::connection::{Observed, Outstanding, PeerConnection};
 use crate::event::Stage;
-use crate::report::{ConnectionReport, StageTimes};
+use crate::packet::TransferMode;
+use crate::report::{CandidatePair, ConnectionReport, StageTimes};
+use crate::stats::Traffic;
 
 /// The gauges of one life of a peer.
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     round_trip_micros: AtomicU64,
+    /// By [`TransferMode::index`].
+    counters: [Counters; 3],
+    /// How many times ICE was restarted.
+    pub(crate) restarts: AtomicU32,
+    /// What SCTP holds of each mode, by [`TransferMode::index`].
+    outstanding: Mutex<Option<[Outstanding; 3]>>,
     /// Locked for a moment when an attempt begins or ends, and by who reads; never for a packet.
     history: Mutex<History>,
+}
+
+/// What one mode has carried.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    sent_packets: AtomicU64,
+    sent_bytes: AtomicU64,
+    received_packets: AtomicU64,
+    received_bytes: AtomicU64,
+    shed_sending: AtomicU64,
 }
 
 /// How the connection was made.
@@ -40,6 +60,35 @@ impl Gauges {
     pub(super) fn set_round_trip(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         self.round_trip_micros.store(micros, Ordering::Relaxed);
+    }
+
+    pub(crate) fn counters(&self, mode: TransferMode) -> &Counters {
+        &self.counters[mode.index()]
+    }
+
+    /// The channels of the current attempt.
+    pub(super) fn set_outstanding(&self, by_mode: [Outstanding; 3]) {
+        *self.outstanding.lock().unwrap_or_else(PoisonError::into_inner) = Some(by_mode);
+    }
+
+    /// What SCTP holds of each mode, in bytes.
+    pub(crate) async fn sctp_bytes(&self) -> [u64; 3] {
+        let outstanding = self.outstanding.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut bytes = [0; 3];
+        for (bytes, channel) in bytes.iter_mut().zip(outstanding.iter().flatten()) {
+            *bytes = channel.bytes().await as u64;
+        }
+        bytes
+    }
+
+    /// For how long it has been connected.
+    pub(crate) fn connected(&self) -> Option<Duration> {
+        self.history().connected.map(|since| since.elapsed())
+    }
+
+    /// The pair of addresses that the link goes over.
+    pub(crate) fn selected(&self) -> Option<CandidatePair> {
+        self.history().current.as_ref().and_then(|(observed, _)| observed.selected())
     }
 
     /// An attempt begins with this connection; the one before is over.
@@ -79,11 +128,54 @@ impl Gauges {
         let report = Arc::new(history.report(Instant::now()));
         history.over = Some(report.clone());
         history.current = None;
+        *self.outstanding.lock().unwrap_or_else(PoisonError::into_inner) = None;
         report
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Counters {
+    pub(super) fn count_sent(&self, bytes: usize) {
+        self.sent_packets.fetch_add(1, Ordering::Relaxed);
+        self.sent_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_received(&self, bytes: usize) {
+        self.received_packets.fetch_add(1, Ordering::Relaxed);
+        self.received_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What was received came by a connection that never was up.
+    pub(super) fn forget_received(&self) {
+        self.received_packets.store(0, Ordering::Relaxed);
+        self.received_bytes.store(0, Ordering::Relaxed);
+    }
+
+    pub(crate) fn count_shed_sending(&self, packets: u64) {
+        if packets > 0 {
+            self.shed_sending.fetch_add(packets, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn sent(&self) -> Traffic {
+        Traffic {
+            packets: self.sent_packets.load(Ordering::Relaxed),
+            bytes: self.sent_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn received(&self) -> Traffic {
+        Traffic {
+            packets: self.received_packets.load(Ordering::Relaxed),
+            bytes: self.received_bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn shed_sending(&self) -> u64 {
+        self.shed_sending.load(Ordering::Relaxed)
     }
 }
 
