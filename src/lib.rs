@@ -53,6 +53,7 @@
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
 //! | know what was tried to connect a peer, and for how long | [`ConnectionReport`], [`MeshHandle::report`] |
 //! | see what a link has carried, its round trip, its way | [`MeshHandle::stats`], [`PeerStats`] |
+//! | have counters and gauges in Prometheus | `metrics` (feature `metrics`) |
 //! | wait for one peer, without the events | [`MeshHandle::wait_connected`] |
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
@@ -121,6 +122,7 @@
 //! |---|---|
 //! | `ws` | `signaling::godot::GodotSignaling`: a client of Godot's signalling, over WebSockets, plain or with TLS |
 //! | `server` | `signaling::server`: such a server, as a library on axum and as the program `webrtc-mesh-signaling` |
+//! | `metrics` | `metrics`: counters and gauges by the `metrics` facade, for Prometheus say |
 //! | `godot` | `signaling::godot`: the messages of both, for a client or a server of your own; the other two bring it |
 //!
 //! # What a mesh trusts
@@ -142,6 +144,13 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod signaling;
+
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics/off.rs"]
+mod metrics;
 
 #[cfg(any(fuzzing, test))]
 #[doc(hidden)]

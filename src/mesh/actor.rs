@@ -14,6 +14,7 @@ use super::state::{Effect, State};
 use crate::error::{UnknownPeer, WaitError};
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
+use crate::metrics;
 use crate::peer::{Bounds, Exit, Life, Limits, Report, Takeover, Task};
 
 /// The supervisor, before it runs.
@@ -244,7 +245,10 @@ impl Supervisor {
             Effect::Announce(life, peer) => {
                 tracing::info!(%peer, "connected");
                 inbox.announce(life, peer);
-                self.entry(peer).inspect(|entry| entry.announced.store(true, Ordering::Release));
+                self.entry(peer).inspect(|entry| {
+                    entry.announced.store(true, Ordering::Release);
+                    metrics::connected(|| entry.gauges.report());
+                });
                 self.shared.waiters.tell(peer, &Ok(()));
             }
             Effect::End(life, peer, Exit::Failed(failure)) => {
@@ -260,6 +264,7 @@ impl Supervisor {
                     }
                     failure => tracing::info!(%peer, %failure, "failed"),
                 }
+                metrics::failed(&failure);
                 inbox.fail(life, peer, failure);
             }
             Effect::End(life, peer, exit) => {
@@ -269,6 +274,7 @@ impl Supervisor {
                     Exit::Silent | Exit::Failed(_) => DisconnectReason::ConnectionLost,
                 };
                 tracing::info!(%peer, %reason, "disconnected");
+                metrics::disconnected(&reason);
                 inbox.end(life, peer, reason);
             }
             Effect::Forget(life, _) => inbox.forget(life),

@@ -11,6 +11,7 @@ use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
 use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection};
+use crate::metrics::Meter;
 use crate::packet::TransferMode;
 
 /// A peer's task, before it runs.
@@ -52,6 +53,7 @@ struct Running {
     settling: Settling,
     /// When the round trip is asked for next; `None` until connected.
     pulse: Option<Instant>,
+    meter: Meter,
     ears: Ears,
 }
 
@@ -61,7 +63,7 @@ enum Measured {
     RoundTrip(Option<Duration>),
 }
 
-/// How often ICE is asked for the round trip, which it measures every second.
+/// How often ICE is asked for the round trip, which it measures every second, and the counters are told.
 const PULSE: Duration = Duration::from_secs(2);
 
 async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<Duration> {
@@ -145,6 +147,7 @@ impl Task {
             state,
             settling: Settling::default(),
             pulse: None,
+            meter: Meter::default(),
             ears,
         };
         let _ = made.send(Ok(()));
@@ -174,6 +177,7 @@ impl Running {
         self.ears.outbox.close();
         // An acknowledgement may be among the last words; to a remote that hears them that is a matter of one turn.
         let _ = timeout(LAST_WORDS, poll_fn(|cx| self.channels.poll_said(cx))).await;
+        self.tell_meter();
         let _ = timeout(CLOSE_LIMIT, self.connection.0.close()).await;
         exit
     }
@@ -210,6 +214,7 @@ impl Running {
                 }
                 Measured::RoundTrip(time) => {
                     self.pulse = Some(Instant::now() + PULSE);
+                    self.tell_meter();
                     if let Some(time) = time {
                         self.channels.set_round_trip(time);
                         if self.settling.watched.is_some() {
@@ -277,6 +282,15 @@ impl Running {
             Effect::End(exit) => return Some(exit),
         }
         None
+    }
+
+    /// Nothing of a connection that never was up is told.
+    fn tell_meter(&mut self) {
+        if self.pulse.is_none() {
+            return;
+        }
+        let channels = &self.channels;
+        self.meter.read(&self.ears.gauges, || channels.shed_receiving());
     }
 
     fn tally(&self) -> Tally {

@@ -249,6 +249,11 @@ impl Channels {
         self.received
     }
 
+    /// Packets that were shed as they were not read, by mode.
+    pub(crate) fn shed_receiving(&self) -> [u64; 3] {
+        self.delivery.shed_receiving()
+    }
+
     /// A gauge of what SCTP holds of the reliable channel.
     pub(crate) fn reliable(&self) -> Outstanding {
         self.channels[0].outstanding()

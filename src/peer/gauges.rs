@@ -9,6 +9,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::connection::{Observed, Outstanding, PeerConnection};
 use crate::event::Stage;
+use crate::metrics;
 use crate::packet::TransferMode;
 use crate::report::{CandidatePair, ConnectionReport, StageTimes};
 use crate::stats::Traffic;
@@ -60,6 +61,7 @@ impl Gauges {
     pub(super) fn set_round_trip(&self, time: Duration) {
         let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
         self.round_trip_micros.store(micros, Ordering::Relaxed);
+        metrics::round_trip(time);
     }
 
     pub(crate) fn counters(&self, mode: TransferMode) -> &Counters {
@@ -103,6 +105,7 @@ impl Gauges {
             }
         }
         history.attempts += 1;
+        metrics::attempt();
         history.current = Some((connection.observed(), now));
     }
 
