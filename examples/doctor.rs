@@ -190,7 +190,7 @@ async fn within_this_machine(plan: &Plan, findings: &mut Findings) {
     for (way, config) in ways {
         match meet(config).await {
             Ok((report, round_trip)) => findings.good(format!("{way}: {}", timed(&report, round_trip))),
-            Err((failure, _)) => findings.bad(format!("{way}: {failure}")),
+            Err(NotMet(failure, _)) => findings.bad(format!("{way}: {failure}")),
         }
     }
 }
@@ -228,10 +228,7 @@ async fn ice_servers(plan: &Plan, findings: &mut Findings) {
                     timed(&report, round_trip)
                 ));
             }
-            Err((failure, report)) => {
-                let relay = report.is_some_and(|report| {
-                    report.local.iter().any(|candidate| candidate.kind == CandidateKind::Relay)
-                });
+            Err(NotMet(failure, relay)) => {
                 let but = if relay {
                     "gives a relay, but two peers do not meet through it"
                 } else {
@@ -351,14 +348,16 @@ async fn answer(socket: &UdpSocket, request: &Message) -> Result<SocketAddr, Str
 }
 
 type Met = (ConnectionReport, Duration);
-type NotMet = (String, Option<ConnectionReport>);
+
+/// Why two peers did not meet, and whether one of them had a relay.
+struct NotMet(String, bool);
 
 /// Lets two peers of this configuration meet, and one say something to the other, who says it back.
 async fn meet(config: PeerConnectionConfig) -> Result<Met, NotMet> {
     let hub = Hub::new();
     let join = async || {
         let builder = Mesh::builder().connection(config.clone()).handshake_limit(CONNECT_LIMIT);
-        builder.join(hub.join()).await.map_err(|error| (error.to_string(), None))
+        builder.join(hub.join()).await.map_err(|error| NotMet(error.to_string(), false))
     };
     let (mut one, mut two) = (join().await?, join().await?);
     let (handle, other) = (one.handle(), two.id());
@@ -369,24 +368,30 @@ async fn meet(config: PeerConnectionConfig) -> Result<Met, NotMet> {
             }
         }
     });
+    let not_met = |why: String| {
+        let relay = |report: ConnectionReport| {
+            report.local.iter().any(|candidate| candidate.kind == CandidateKind::Relay)
+        };
+        NotMet(why, handle.report(other).is_some_and(relay))
+    };
     let met = async {
-        handle.wait_connected(other).await.map_err(|error| (error.to_string(), handle.report(other)))?;
+        handle.wait_connected(other).await.map_err(|error| not_met(error.to_string()))?;
         let since = Instant::now();
         let sent = handle.try_send(OutgoingPacket::reliable(other, "are you there?"));
-        sent.map_err(|error| (error.to_string(), handle.report(other)))?;
+        sent.map_err(|error| not_met(error.to_string()))?;
         while let Some(event) = one.next().await {
             match event {
                 MeshEvent::Packet(_) => break,
                 MeshEvent::PeerDisconnected(_, reason) => {
-                    return Err((reason.to_string(), handle.report(other)));
+                    return Err(not_met(reason.to_string()));
                 }
                 _ => {}
             }
         }
-        let report = handle.report(other).ok_or(("it has left at once".to_owned(), None))?;
+        let report = handle.report(other).ok_or_else(|| not_met("it has left at once".to_owned()))?;
         Ok((report, since.elapsed()))
     };
-    let late = |_| Err(("they are connected, and nothing comes back".to_owned(), handle.report(other)));
+    let late = |_| Err(not_met("they are connected, and nothing comes back".to_owned()));
     let met = timeout(CONNECT_LIMIT + Duration::from_secs(2), met).await.unwrap_or_else(late);
     handle.close().await;
     // The other mesh goes with its task.

@@ -90,6 +90,7 @@ pub enum DisconnectReason {
     ConnectionClosed,
 
     /// The remote was not heard for longer than the grace time, or ICE gave it up.
+    /// [`MeshHandle::report`](crate::MeshHandle::report) says over which addresses it was heard last.
     ConnectionLost,
 
     /// The remote has restarted under the same id: a fresh connection takes the place of this one.

@@ -106,6 +106,7 @@
 //! | inbox, unreliable, per peer | peer's task, you | [256 KiB](MeshBuilder::unreliable_queue_bytes) | the oldest is shed, counted in `Lagged` |
 //! | `PeerUnstable`, `PeerRecovered` | supervisor, you | 8 of a peer | later pairs are left out |
 //! | membership events | supervisor, you | 4 ended lives of a peer, 1,024 in all | [`add_peer`](MeshHandle::add_peer), and signalling, wait until some are read |
+//! | reports | peers that have ended, [`MeshHandle::report`] | 128 peers | the oldest is forgotten |
 //! | commands | handles, supervisor | 64 | the method waits a turn: the supervisor waits for nobody |
 //! | reports | peers, supervisor | 256 | the peer waits a turn |
 //! | signals | connection, [`SignalStream`] | 256 candidates | a candidate is dropped, and logged |

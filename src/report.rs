@@ -26,8 +26,8 @@ pub struct ConnectionReport {
     pub times: StageTimes,
     /// How long the peer was connected, if it was.
     pub connected: Option<Duration>,
-    /// The addresses of ours that the remote was told, at the most 256. Like what follows, of the last attempt that
-    /// tried any pair of addresses.
+    /// The addresses of ours that the remote was told, at the most 256. Like the next two, of the last attempt; or of
+    /// the one before, if that has sent more checks and the last had no answer.
     pub local: Vec<Candidate>,
     /// The addresses of the remote that signalling brought, at the most 256.
     pub remote: Vec<Candidate>,
@@ -170,6 +170,7 @@ impl ConnectionReport {
     pub(crate) fn tried(&self) -> String {
         let tried = self.pairs.iter().filter(|pair| pair.state != PairState::Waiting).count();
         let answered = self.pairs.iter().filter(|pair| pair.responses_received > 0).count();
+        let unsent = self.pairs.iter().filter(|pair| pair.state == PairState::Failed).count();
         let heard = self.pairs.iter().any(|pair| pair.requests_received > 0);
         let mut line = format!("{} here; {} there; ", kinds_of(&self.local), kinds_of(&self.remote));
         line += &match tried {
@@ -179,6 +180,7 @@ impl ConnectionReport {
         };
         line += &match (tried, answered) {
             (0, _) => String::new(),
+            (_, 0) if unsent == tried => ", nothing could be sent".to_owned(),
             (_, 0) if heard => ", no answer, but the remote's own checks arrive".to_owned(),
             (_, 0) => ", no answer".to_owned(),
             _ => format!(", {answered} answered"),
@@ -279,6 +281,11 @@ mod tests {
         );
         (report.pairs, report.attempts) = (vec![pair(0, 1)], 3);
         assert_eq!(report.tried(), "host, srflx here; host there; 1 pair tried, 1 answered; 3 attempts");
+        report.pairs[0] = CandidatePair { state: PairState::Failed, ..pair(0, 0) };
+        assert_eq!(
+            report.tried(),
+            "host, srflx here; host there; 1 pair tried, nothing could be sent; 3 attempts"
+        );
         (report.pairs, report.remote) = (vec![], vec![candidate(CandidateKind::Host, "a-name.local")]);
         assert_eq!(
             report.tried(),

@@ -13,21 +13,25 @@ mod support;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use support::sim::Network;
 use support::turn::Coturn;
 use support::*;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::{
-    CandidateKind, ConnectionReport, DisconnectReason, Mesh, MeshEvent, PairState, PeerFailure, Signal, Stage,
+    CandidateKind, ConnectionReport, DisconnectReason, Mesh, MeshBuilder, MeshEvent, PairState,
+    PeerConnectionConfig, PeerFailure, Signal, Stage,
 };
 
-/// Meshes 1 and 2 on simulated hosts of these names.
-async fn two(network: &Network) -> Vec<Mesh> {
+/// Meshes 1 and 2, each on a host of this name.
+async fn two(host: impl Fn(&str) -> PeerConnectionConfig) -> Vec<Mesh> {
+    two_of(Mesh::builder(), host).await
+}
+
+async fn two_of(builder: MeshBuilder, host: impl Fn(&str) -> PeerConnectionConfig) -> Vec<Mesh> {
     let hub = Hub::new();
     let mut meshes = Vec::new();
     for n in 1..=2 {
-        let config = config().runtime(network.runtime(&n.to_string()));
-        meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
+        let builder = builder.clone().connection(host(&n.to_string()));
+        meshes.push(builder.join(hub.join_as(id(n))).await.unwrap());
     }
     meshes
 }
@@ -56,7 +60,7 @@ fn about(duration: Duration, seconds: f64) {
 fn a_link_on_which_nothing_passes_says_what_was_tried_and_where_the_time_went() {
     simulated(1, |network| async move {
         network.drop_if(|_| true);
-        let mut meshes = two(&network).await;
+        let mut meshes = two(|host| config().runtime(network.runtime(host))).await;
         for mesh in &mut meshes {
             let failure = failure(mesh).await;
             let line = failure.to_string();
@@ -84,10 +88,25 @@ fn a_link_on_which_nothing_passes_says_what_was_tried_and_where_the_time_went() 
 }
 
 #[test]
+fn an_attempt_that_has_just_begun_does_not_hide_what_the_one_before_has_tried() {
+    simulated(5, |network| async move {
+        network.drop_if(|_| true);
+        let limit = Duration::from_secs(8);
+        let builder = Mesh::builder().attempt_limit(limit).handshake_limit(limit + Duration::from_millis(2));
+        let mut meshes = two_of(builder, |host| config().runtime(network.runtime(host))).await;
+        let failure = failure(&mut meshes[0]).await;
+        let report = failure.report().unwrap();
+        assert_eq!(report.attempts, 2);
+        assert!(report.pairs.iter().any(|pair| pair.requests_sent > 100), "{report:?}");
+        close_all(meshes).await;
+    });
+}
+
+#[test]
 fn a_link_that_passes_only_one_way_says_so() {
     simulated(2, |network| async move {
         network.drop_if(|datagram| datagram.from_host == "1");
-        let mut meshes = two(&network).await;
+        let mut meshes = two(|host| config().runtime(network.runtime(host))).await;
         let line = failure(&mut meshes[0]).await.to_string();
         assert!(line.contains("no answer, but the remote's own checks arrive"), "{line}");
         let line = failure(&mut meshes[1]).await.to_string();
@@ -100,7 +119,7 @@ fn a_link_that_passes_only_one_way_says_so() {
 fn a_link_that_is_stuck_in_dtls_has_a_pair_and_spent_its_time_there() {
     simulated(3, |network| async move {
         network.drop_if(|datagram| matches!(datagram.bytes.first(), Some(20..=63)));
-        let mut meshes = two(&network).await;
+        let mut meshes = two(|host| config().runtime(network.runtime(host))).await;
         for mesh in &mut meshes {
             let failure = failure(mesh).await;
             let report = failure.report().unwrap();
@@ -170,7 +189,7 @@ fn a_live_link_is_reported_as_it_is_now() {
 #[test]
 fn a_link_that_was_lost_is_reported_after_its_end() {
     simulated(4, |network| async move {
-        let mut meshes = two(&network).await;
+        let mut meshes = two(|host| config().runtime(network.runtime(host))).await;
         for mesh in &mut meshes {
             assert!(matches!(mesh.next().await, Some(MeshEvent::PeerConnected(_))));
         }

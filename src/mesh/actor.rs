@@ -157,7 +157,11 @@ impl Supervisor {
                 if let Some(entry) = self.registry().remove(&peer) {
                     entry.outbox.close();
                     entry.connected.store(false, Ordering::Release);
-                    self.shared.reports.keep(peer, entry.gauges.end());
+                    let report = entry.gauges.end();
+                    // Else its connection was not even begun with.
+                    if report.attempts > 0 {
+                        self.shared.reports.keep(peer, report);
+                    }
                 }
                 let removed = member.is_some_and(|member| member.leaving);
                 let why = match exit.clone() {

@@ -45,7 +45,7 @@ struct History {
     /// Of the attempts before the current one.
     times: StageTimes,
     current: Option<(Observed, Instant)>,
-    /// The last attempt that tried any pair, before the current one.
+    /// The attempt before the current one.
     before: Option<ConnectionReport>,
     connected: Option<Instant>,
     over: Option<Arc<ConnectionReport>>,
@@ -100,9 +100,7 @@ impl Gauges {
         if let Some((observed, _)) = &history.current {
             let report = observed.report();
             history.times = history.times_at(now);
-            if report.pairs.iter().any(|pair| pair.requests_sent > 0) {
-                history.before = Some(report);
-            }
+            history.before = Some(report);
         }
         history.attempts += 1;
         metrics::attempt();
@@ -184,12 +182,20 @@ impl Counters {
 
 const STAGES: [Stage; 4] = [Stage::Signaling, Stage::Ice, Stage::Dtls, Stage::Channels];
 
+/// How many checks were sent.
+fn checks(report: &ConnectionReport) -> u64 {
+    report.pairs.iter().map(|pair| pair.requests_sent).sum()
+}
+
 impl History {
     fn report(&self, now: Instant) -> ConnectionReport {
         let mut report =
             self.current.as_ref().map_or_else(ConnectionReport::new, |(observed, _)| observed.report());
+        let answered = report.pairs.iter().any(|pair| pair.responses_received > 0);
+        // One that has hardly begun when the time is over tells little.
         if let Some(before) = &self.before
-            && !report.pairs.iter().any(|pair| pair.requests_sent > 0)
+            && !answered
+            && checks(before) > checks(&report)
         {
             report.local.clone_from(&before.local);
             report.remote.clone_from(&before.remote);
