@@ -186,6 +186,28 @@ fn a_live_link_is_reported_as_it_is_now() {
     });
 }
 
+/// Whoever names the pair, and whatever overtakes what.
+#[test]
+fn a_link_that_is_up_knows_its_pair_on_both_sides_over_100_networks() {
+    for seed in 0..100 {
+        simulated(seed, |network| async move {
+            network.set_loss(0.1);
+            let mut meshes = two(|host| config().runtime(network.runtime(host))).await;
+            for mesh in &mut meshes {
+                match mesh.next().await {
+                    Some(MeshEvent::PeerConnected(peer)) => {
+                        let report = mesh.handle().report(peer).unwrap();
+                        assert!(report.selected().is_some(), "seed {seed}, {}: {report:#?}", mesh.id());
+                    }
+                    other => panic!("seed {seed}: {other:?}"),
+                }
+            }
+            network.set_loss(0.0);
+            close_all(meshes).await;
+        });
+    }
+}
+
 #[test]
 fn a_link_that_was_lost_is_reported_after_its_end() {
     simulated(4, |network| async move {

@@ -4,6 +4,7 @@
 //! and are silent when its driver is dead. So the checks are counted here, as they go through our sockets, and the
 //! candidates as they come and go: what is known can be read at once, at any time.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -28,6 +29,9 @@ struct State {
     local: Vec<Candidate>,
     remote: Vec<Candidate>,
     pairs: Vec<Pair>,
+    /// Ways by which the remote's checks have come before one of ours went, and whether it has named them, at the most
+    /// [`MAX_EARLY`].
+    early: VecDeque<(Way, bool)>,
     nominated: Option<Way>,
 }
 
@@ -56,6 +60,9 @@ struct Pair {
 /// Candidates of each side, and pairs. More than any machine has addresses; a remote may name far more, and what is
 /// beyond is tried, but not told.
 const MAX: usize = 256;
+
+/// Each is answered by a check of ours at once, unless it comes from a stranger; of those, the oldest are forgotten.
+const MAX_EARLY: usize = 16;
 
 impl Record {
     pub(super) fn new(relay_only: bool) -> Record {
@@ -105,7 +112,14 @@ impl Record {
         let place = match state.pairs.iter().position(|pair| pair.way == way) {
             Some(place) => place,
             None if state.pairs.len() < MAX => {
-                state.pairs.push(Pair::new(way));
+                let mut pair = Pair::new(way);
+                state.early.retain(|(early, named)| {
+                    let same = *early == way;
+                    pair.heard += u64::from(same);
+                    pair.named |= same && *named;
+                    !same
+                });
+                state.pairs.push(pair);
                 state.pairs.len() - 1
             }
             None => return,
@@ -120,11 +134,20 @@ impl Record {
     pub(super) fn heard(&self, socket: SocketAddr, from: SocketAddr, datagram: &[u8]) {
         let Some((way, stun)) = check(socket, from, datagram, DATA) else { return };
         let mut state = self.lock();
-        let Some(pair) = state.pairs.iter_mut().find(|pair| pair.way == way) else { return };
+        let names = stun.attribute(USE_CANDIDATE).is_some();
+        let Some(pair) = state.pairs.iter_mut().find(|pair| pair.way == way) else {
+            if stun.class == REQUEST && stun.attribute(PRIORITY).is_some() {
+                if state.early.len() >= MAX_EARLY {
+                    state.early.pop_front();
+                }
+                state.early.push_back((way, names));
+            }
+            return;
+        };
         match stun.class {
             REQUEST => {
                 pair.heard += 1;
-                pair.named |= stun.attribute(USE_CANDIDATE).is_some();
+                pair.named |= names;
             }
             SUCCESS => pair.answered += 1,
             _ => return,
@@ -328,6 +351,21 @@ mod tests {
         assert_eq!(record.selected(), Some(pair), "it was not answered yet");
         record.heard(addr(HERE), addr(ELSEWHERE), &success());
         assert_eq!(record.selected().unwrap().remote.address, Some(addr(ELSEWHERE)));
+    }
+
+    #[test]
+    fn a_pair_that_the_remote_names_before_it_was_tried_is_taken_when_it_is_answered() {
+        let record = record();
+        for port in 1..100_u16 {
+            record.heard(addr(HERE), SocketAddr::new(addr(ELSEWHERE).ip(), port), &request());
+        }
+        assert_eq!(record.lock().early.len(), MAX_EARLY, "strangers");
+        record.heard(addr(HERE), addr(THERE), &request());
+        record.heard(addr(HERE), addr(THERE), &naming());
+        record.sent(addr(HERE), addr(THERE), &request(), false);
+        assert_eq!(record.selected(), None);
+        record.heard(addr(HERE), addr(THERE), &success());
+        assert_eq!(record.selected().unwrap().requests_received, 2);
     }
 
     #[test]
