@@ -10,10 +10,12 @@ mod config;
 mod description;
 mod ice_server;
 mod negotiation;
+mod record;
 mod runtime;
 mod servers;
 mod setup;
 mod signals;
+mod stun;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -21,6 +23,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use tracing::Instrument as _;
 use webrtc::data_channel::RTCDataChannelInit;
 use webrtc::peer_connection::{
@@ -39,11 +42,13 @@ pub use signals::SignalStream;
 
 use crate::error::{ConnectionError, IceServerError};
 use crate::event::Stage;
+use crate::report::{CandidatePair, ConnectionReport};
 #[cfg(feature = "ws")]
 pub(crate) use description::MAX_SDP_BYTES;
 use ice_server::Server;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
+use record::Record;
 use runtime::{ConnectionRuntime, Progress, Watched};
 use servers::ServerWatch;
 use setup::{Addresses, Handler, settings};
@@ -78,6 +83,7 @@ struct Shared {
     signals: Arc<SignalQueue>,
     progress: Arc<Progress>,
     servers: Arc<ServerWatch>,
+    record: Arc<Record>,
     /// Channels that the remote opened in-band.
     refused_channels: AtomicU64,
     /// Our ICE session, once ICE was restarted.
@@ -219,6 +225,7 @@ impl PeerConnection {
             signals: Arc::default(),
             progress,
             servers: Arc::new(ServerWatch::new(servers, config.relay_only, !config.asked)),
+            record: Arc::new(Record::new(config.relay_only)),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });
@@ -238,7 +245,7 @@ impl PeerConnection {
                 shared.fail_without_relay(no_relay);
             }
         });
-        let watched = Watched { servers: shared.servers.clone(), on_no_relay };
+        let watched = Watched { record: shared.record.clone(), servers: shared.servers.clone(), on_no_relay };
         let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
         let driven_by: Arc<dyn Runtime> = runtime.clone();
         #[cfg(feature = "sim")]
@@ -432,6 +439,11 @@ impl PeerConnection {
             .map(Duration::from_secs_f64)
     }
 
+    /// What is known of it, to be read as long as it lives, and after.
+    pub(crate) fn observed(&self) -> Observed {
+        Observed(self.inner.shared.clone())
+    }
+
     /// All channels are open: the cures for the handshake are over.
     pub(crate) fn set_open(&self) {
         self.inner.shared.progress.set_open();
@@ -527,6 +539,34 @@ impl PeerConnection {
     }
 }
 
+/// What is known of a connection. It does not keep it.
+#[derive(Debug, Clone)]
+pub(crate) struct Observed(Arc<Shared>);
+
+impl Observed {
+    /// When the making of it first came to this stage.
+    pub(crate) fn entered(&self, stage: Stage) -> Option<Instant> {
+        self.0.record.entered(stage)
+    }
+
+    /// What it has tried; the times and attempts are not its own to know.
+    pub(crate) fn report(&self) -> ConnectionReport {
+        let record = &self.0.record;
+        let mut report = ConnectionReport::new();
+        report.stage = self.0.condition.borrow().stage;
+        report.local = record.local_candidates();
+        report.remote = record.remote_candidates();
+        report.pairs = record.pairs();
+        report.ice_server_errors = self.0.servers.errors();
+        report
+    }
+
+    /// The pair of addresses that it took.
+    pub(crate) fn selected(&self) -> Option<CandidatePair> {
+        self.0.record.selected()
+    }
+}
+
 /// Why the channels were not made.
 #[derive(Debug)]
 pub(crate) enum NotOpened {
@@ -619,6 +659,7 @@ impl Shared {
             }
             condition.state = state;
             if state == ConnectionState::Connected {
+                self.record.enter(Stage::Channels);
                 condition.stage = Stage::Channels;
             }
             true
@@ -662,6 +703,7 @@ mod tests {
             signals: Arc::default(),
             progress: Arc::default(),
             servers: Arc::new(ServerWatch::new(Vec::new(), false, true)),
+            record: Arc::default(),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
 use crate::packet::OutgoingPacket;
 
@@ -49,6 +50,32 @@ pub struct UnknownPeer(
     /// The id that was asked for.
     pub PeerId,
 );
+
+/// Why a peer that was waited for ([`MeshHandle::wait_connected`](crate::MeshHandle::wait_connected)) is not connected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WaitError {
+    /// The mesh was closed, or dropped.
+    #[error("the mesh is closed")]
+    MeshClosed,
+
+    /// A mesh has no link to itself.
+    #[error("this is the mesh's own id")]
+    OwnId,
+
+    /// It was not connected; the failure says why.
+    #[error("{0}")]
+    Failed(PeerFailure),
+
+    /// It was removed, or has left the signalling, before it was connected; or its connection was not new.
+    #[error("the peer was removed before it was connected")]
+    Removed,
+
+    /// It was connected before, and was about to leave; or, in a server-compatible mesh, it has gone while peer 1 was
+    /// still being waited for.
+    #[error("the peer has left: {0}")]
+    Disconnected(DisconnectReason),
+}
 
 /// Why a packet was not taken. Nothing of it was sent, to nobody.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

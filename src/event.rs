@@ -1,11 +1,13 @@
 //! What a mesh tells its owner: [`MeshEvent`], and why something ended.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::{ConnectionError, IceServerError};
 use crate::id::PeerId;
 use crate::packet::{Packet, TransferMode};
+use crate::report::ConnectionReport;
 
 /// Something that happened in the mesh, in the order in which it happened.
 ///
@@ -88,6 +90,7 @@ pub enum DisconnectReason {
     ConnectionClosed,
 
     /// The remote was not heard for longer than the grace time, or ICE gave it up.
+    /// [`MeshHandle::report`](crate::MeshHandle::report) says over which addresses it was heard last.
     ConnectionLost,
 
     /// The remote has restarted under the same id: a fresh connection takes the place of this one.
@@ -135,7 +138,10 @@ impl fmt::Display for DisconnectReason {
     }
 }
 
-/// Why a peer never became connected. `Display` is a line for a person.
+/// Why a peer never became connected. `Display` is a line for a person, without addresses.
+///
+/// The variants that are about the way to the remote carry what was tried; that of the others, if there is any, gives
+/// [`MeshHandle::report`](crate::MeshHandle::report).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PeerFailure {
@@ -146,18 +152,24 @@ pub enum PeerFailure {
         stage: Stage,
         /// How long it was tried.
         after: Duration,
+        /// What was tried.
+        report: Arc<ConnectionReport>,
     },
 
     /// The connection failed or ended.
     ConnectionFailed {
         /// What it was in.
         stage: Stage,
+        /// What was tried.
+        report: Arc<ConnectionReport>,
     },
 
     /// The remote closed the connection before it was connected.
     RemoteClosed {
         /// What it was in.
         stage: Stage,
+        /// What was tried.
+        report: Arc<ConnectionReport>,
     },
 
     /// The remote broke the rules of the control channel.
@@ -178,17 +190,54 @@ pub enum PeerFailure {
     Panicked,
 }
 
+impl PeerFailure {
+    /// What was tried, where the failure is about that.
+    pub fn report(&self) -> Option<&ConnectionReport> {
+        match self {
+            PeerFailure::TimedOut { report, .. }
+            | PeerFailure::ConnectionFailed { report, .. }
+            | PeerFailure::RemoteClosed { report, .. } => Some(report),
+            _ => None,
+        }
+    }
+
+    // Who decides on the failure has no report; who carries it out adds it.
+
+    pub(crate) fn timed_out(stage: Stage, after: Duration) -> PeerFailure {
+        PeerFailure::TimedOut { stage, after, report: Arc::new(ConnectionReport::new()) }
+    }
+
+    pub(crate) fn connection_failed(stage: Stage) -> PeerFailure {
+        PeerFailure::ConnectionFailed { stage, report: Arc::new(ConnectionReport::new()) }
+    }
+
+    pub(crate) fn remote_closed(stage: Stage) -> PeerFailure {
+        PeerFailure::RemoteClosed { stage, report: Arc::new(ConnectionReport::new()) }
+    }
+
+    pub(crate) fn with(mut self, its_report: Arc<ConnectionReport>) -> PeerFailure {
+        match &mut self {
+            PeerFailure::TimedOut { report, .. }
+            | PeerFailure::ConnectionFailed { report, .. }
+            | PeerFailure::RemoteClosed { report, .. } => *report = its_report,
+            _ => {}
+        }
+        self
+    }
+}
+
 impl fmt::Display for PeerFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PeerFailure::TimedOut { stage, after } => {
-                write!(f, "not connected after {:.1} s: {}", after.as_secs_f64(), stage.while_stuck())
+            PeerFailure::TimedOut { stage, after, report } => {
+                write!(f, "not connected after {:.1} s: {}", after.as_secs_f64(), Stuck(*stage, report))
             }
-            PeerFailure::ConnectionFailed { stage } => {
-                write!(f, "the connection failed: {}", stage.while_stuck())
+            PeerFailure::ConnectionFailed { stage, report } => {
+                write!(f, "the connection failed: {}", Stuck(*stage, report))
             }
-            PeerFailure::RemoteClosed { stage } => {
-                write!(f, "the remote closed the connection before it was up: {}", stage.while_stuck())
+            PeerFailure::RemoteClosed { stage, report } => {
+                let stuck = Stuck(*stage, report);
+                write!(f, "the remote closed the connection before it was up: {stuck}")
             }
             PeerFailure::Protocol(what) => write!(f, "the remote broke the protocol: {what}"),
             PeerFailure::Connection(error) => write!(f, "no connection could be made: {error}"),
@@ -219,18 +268,31 @@ pub enum Stage {
     Channels,
 }
 
-impl Stage {
-    fn while_stuck(self) -> &'static str {
-        match self {
-            Stage::Signaling => {
-                "the descriptions were not exchanged; is the remote there, and does signalling reach it?"
-            }
-            Stage::Ice => {
-                "no pair of addresses reached each other; is UDP blocked, or is a TURN server needed?"
-            }
+/// What a peer is stuck in, for a line: what is missing, what was tried, what to ask oneself.
+struct Stuck<'a>(Stage, &'a ConnectionReport);
+
+impl fmt::Display for Stuck<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Stuck(stage, report) = self;
+        f.write_str(match stage {
+            Stage::Signaling => "the descriptions were not exchanged",
+            Stage::Ice => "no pair of addresses reached each other",
             Stage::Dtls => "the addresses reach each other, but the DTLS handshake did not end",
             Stage::Channels => "DTLS is up, but the data channels did not open",
+        })?;
+        match stage {
+            Stage::Ice if report.attempts > 0 => write!(f, " ({})", report.tried())?,
+            _ if report.attempts > 1 => write!(f, " ({} attempts)", report.attempts)?,
+            _ => {}
         }
+        f.write_str(match stage {
+            Stage::Signaling => "; is the remote there, and does signalling reach it?",
+            Stage::Ice if report.attempts > 0 && report.remote.is_empty() => {
+                "; does signalling carry the remote's candidates?"
+            }
+            Stage::Ice => "; is UDP blocked, or is a TURN server needed?",
+            Stage::Dtls | Stage::Channels => "",
+        })
     }
 }
 

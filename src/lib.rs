@@ -51,6 +51,10 @@
 //! | run the signalling server, alone or within an axum program | `signaling::server` (feature `server`) |
 //! | add peers by hand, over anything that carries text | [`MeshBuilder::build`], [`MeshHandle::add_peer`], [`PeerConnection`] |
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
+//! | know what was tried to connect a peer, and for how long | [`ConnectionReport`], [`MeshHandle::report`] |
+//! | see what a link has carried, its round trip, its way | [`MeshHandle::stats`], [`PeerStats`] |
+//! | have counters and gauges in Prometheus | `metrics` (feature `metrics`) |
+//! | wait for one peer, without the events | [`MeshHandle::wait_connected`] |
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
 //! | choose addresses, ports, STUN and TURN servers | [`PeerConnectionConfig`] |
@@ -103,6 +107,7 @@
 //! | inbox, unreliable, per peer | peer's task, you | [256 KiB](MeshBuilder::unreliable_queue_bytes) | the oldest is shed, counted in `Lagged` |
 //! | `PeerUnstable`, `PeerRecovered` | supervisor, you | 8 of a peer | later pairs are left out |
 //! | membership events | supervisor, you | 4 ended lives of a peer, 1,024 in all | [`add_peer`](MeshHandle::add_peer), and signalling, wait until some are read |
+//! | reports | peers that have ended, [`MeshHandle::report`] | 128 peers | the oldest is forgotten |
 //! | commands | handles, supervisor | 64 | the method waits a turn: the supervisor waits for nobody |
 //! | reports | peers, supervisor | 256 | the peer waits a turn |
 //! | signals | connection, [`SignalStream`] | 256 candidates | a candidate is dropped, and logged |
@@ -120,6 +125,7 @@
 //! | `ws` | `signaling::godot::GodotSignaling`: a client of Godot's signalling, over WebSockets, plain or with TLS |
 //! | `server` | `signaling::server`: such a server, as a library on axum and as the program `webrtc-mesh-signaling` |
 //! | `sim` | `sim`: a network in memory and in virtual time, to test programs on. It turns on tokio's `test-util`, so it is best one of your dev-dependencies |
+//! | `metrics` | `metrics`: counters and gauges by the `metrics` facade, for Prometheus say |
 //! | `godot` | `signaling::godot`: the messages of both, for a client or a server of your own; the other two bring it |
 //!
 //! # What a mesh trusts
@@ -142,6 +148,12 @@
 
 pub mod signaling;
 
+#[cfg(feature = "metrics")]
+#[cfg_attr(docsrs, doc(cfg(feature = "metrics")))]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+#[path = "metrics/off.rs"]
+mod metrics;
 #[cfg(feature = "sim")]
 pub mod sim;
 
@@ -158,6 +170,8 @@ mod mesh;
 mod packet;
 mod peer;
 mod random;
+mod report;
+mod stats;
 
 pub use connection::{
     ConnectionState, IceCandidate, IceServer, PeerConnection, PeerConnectionConfig, SdpKind,
@@ -165,7 +179,7 @@ pub use connection::{
 };
 pub use error::{
     AddPeerError, ConnectionError, IceServerError, IceServerProblem, JoinError, SendError, SignalingError,
-    TrySendError, UnknownPeer,
+    TrySendError, UnknownPeer, WaitError,
 };
 pub use event::{DisconnectReason, MeshEvent, PeerFailure, Stage};
 pub use id::{InvalidPeerId, PeerId, Target};
@@ -174,4 +188,6 @@ pub use mesh::{
     SignalingStatus,
 };
 pub use packet::{InvalidTransferMode, OutgoingPacket, Packet, TransferMode};
+pub use report::{Candidate, CandidateKind, CandidatePair, ConnectionReport, PairState, StageTimes};
 pub use signaling::{Signaling, SignalingEvent};
+pub use stats::{ModeStats, PeerStats, Traffic};

@@ -5,7 +5,10 @@ mod handle;
 mod inbox;
 mod join;
 mod meeting;
+mod reports;
 mod state;
+mod stats;
+mod wait;
 
 use std::fmt;
 use std::pin::Pin;

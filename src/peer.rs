@@ -7,13 +7,13 @@
 mod actor;
 mod channels;
 pub(crate) mod control;
+mod gauges;
 mod liveness;
 mod outbox;
 mod pace;
 mod state;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub(crate) use actor::Task;
 pub(crate) use channels::{Backlog, Delivery};
+pub(crate) use gauges::Gauges;
 pub(crate) use outbox::{Bounds, Outbox, Refusal};
 
 use crate::connection::{NotOpened, PeerConnection, UnreliableLifetime};
@@ -111,25 +112,6 @@ pub(crate) struct Takeover {
     pub(crate) connection: PeerConnection,
     pub(crate) unreliable_lifetime: UnreliableLifetime,
     pub(crate) made: oneshot::Sender<Result<(), NotOpened>>,
-}
-
-/// What can be read off a peer from outside.
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    round_trip_micros: AtomicU64,
-}
-
-impl Gauges {
-    /// The last round trip on the control channel.
-    pub(crate) fn round_trip(&self) -> Option<Duration> {
-        let micros = self.round_trip_micros.load(Ordering::Relaxed);
-        (micros > 0).then(|| Duration::from_micros(micros))
-    }
-
-    fn set_round_trip(&self, time: Duration) {
-        let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1);
-        self.round_trip_micros.store(micros, Ordering::Relaxed);
-    }
 }
 
 impl Peer {

@@ -310,7 +310,10 @@ fn a_member_that_signals_garbage_fails_alone() {
             let mut failed = Vec::new();
             for _ in 0..2 {
                 match next(mesh).await {
-                    MeshEvent::PeerFailed(peer, PeerFailure::TimedOut { stage: Stage::Signaling, after }) => {
+                    MeshEvent::PeerFailed(
+                        peer,
+                        PeerFailure::TimedOut { stage: Stage::Signaling, after, .. },
+                    ) => {
                         assert!(after >= limit);
                         failed.push(peer);
                     }

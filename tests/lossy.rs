@@ -211,7 +211,10 @@ fn a_peer_that_never_answers_fails_in_signalling() {
         let mut silent = hub.join_as(id(2));
         silent.join().await.unwrap();
         match tokio::time::timeout(Duration::from_secs(40), meshes[0].next()).await.unwrap() {
-            Some(MeshEvent::PeerFailed(peer, PeerFailure::TimedOut { stage: Stage::Signaling, after })) => {
+            Some(MeshEvent::PeerFailed(
+                peer,
+                PeerFailure::TimedOut { stage: Stage::Signaling, after, .. },
+            )) => {
                 assert_eq!((peer, after.as_secs()), (id(2), 30));
             }
             other => panic!("{other:?}"),

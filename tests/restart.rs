@@ -59,6 +59,8 @@ fn ice_is_restarted_under_way_and_nothing_is_lost() {
                 assert_eq!(packet(&mut two).await.payload[..], n.to_be_bytes());
             }
             println!("round {round}: {:?}", since.elapsed());
+            assert_eq!(one.handle().stats(id(2)).await.unwrap().restarts, round + 1);
+            assert_eq!(two.handle().stats(id(1)).await.unwrap().restarts, round + 1);
             assert_eq!(connection.state(), ConnectionState::Connected);
         }
         close_all(vec![one, two]).await;

@@ -216,7 +216,7 @@ fn a_client_whose_server_never_answers_is_told_and_takes_it_when_it_comes() {
             };
             assert_eq!(client.handle().status(), Disconnected, "changed before the event");
             match &failure {
-                PeerFailure::TimedOut { stage: Stage::Signaling, after } => assert!(*after >= limit),
+                PeerFailure::TimedOut { stage: Stage::Signaling, after, .. } => assert!(*after >= limit),
                 other => panic!("{other:?}"),
             }
             assert_eq!(next(client).await, MeshEvent::ConnectionFailed(failure));

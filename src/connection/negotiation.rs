@@ -382,6 +382,7 @@ impl Inner {
         negotiation: &mut Negotiation,
         description: SessionDescription,
     ) -> Result<(), ConnectionError> {
+        let told = description.sdp.clone();
         let description = without_names(description);
         if let Some(what) = lacks(&description) {
             return Err(ConnectionError::InvalidDescription(what.to_owned()));
@@ -393,6 +394,7 @@ impl Inner {
             SdpKind::Answer => RTCSessionDescription::answer(description.sdp),
         };
         self.library.set_remote_description(description.map_err(invalid)?).await.map_err(invalid)?;
+        self.shared.record.remote_description(&told);
         negotiation.remote = Some(Remote::of(&sdp, negotiation.remote.take()));
         negotiation.candidates = negotiation.early.len();
         Ok(())
@@ -409,6 +411,7 @@ impl Inner {
         if agreed.control.is_some() {
             self.shared.progress.set_among_us();
         }
+        self.shared.record.enter(Stage::Ice);
         self.shared.condition.send_modify(|condition| {
             condition.agreed = Some(agreed);
             condition.stage = condition.stage.max(Stage::Ice);
@@ -449,11 +452,13 @@ impl Inner {
     }
 
     async fn add_candidate(&self, candidate: IceCandidate) -> Result<(), ConnectionError> {
+        let told = candidate.candidate.clone();
         if address_of(&candidate.candidate)
             .is_some_and(|address| address.to_ascii_lowercase().ends_with(".local"))
         {
             // Browsers hide host addresses behind names that only multicast DNS resolves, which is off here. They
             // reach us all the same, and are then known by the address they come from.
+            self.shared.record.remote(&told);
             return Ok(());
         }
         let init = RTCIceCandidateInit {
@@ -463,7 +468,9 @@ impl Inner {
             ..Default::default()
         };
         let added = self.library.add_ice_candidate(init).await;
-        added.map_err(|error| ConnectionError::InvalidCandidate(error.to_string()))
+        added.map_err(|error| ConnectionError::InvalidCandidate(error.to_string()))?;
+        self.shared.record.remote(&told);
+        Ok(())
     }
 
     fn check_open(&self) -> Result<(), ConnectionError> {

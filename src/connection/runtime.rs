@@ -53,6 +53,7 @@ use webrtc::runtime::{
 };
 
 use super::ice_server::Host;
+use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
 
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
@@ -99,9 +100,10 @@ pub(super) struct ConnectionRuntime {
     driver_spawned: AtomicBool,
 }
 
-/// The ICE servers, and who is told that there is no relay.
+/// The ICE servers, and who is told that there is no relay; and what ICE tries.
 #[derive(Clone)]
 pub(super) struct Watched {
+    pub(super) record: Arc<Record>,
     pub(super) servers: Arc<ServerWatch>,
     pub(super) on_no_relay: Arc<dyn Fn(NoRelay) + Send + Sync>,
 }
@@ -278,6 +280,7 @@ impl Runtime for ConnectionRuntime {
         self.sockets.fetch_add(1, Ordering::AcqRel);
         let local = socket.local_addr()?;
         self.watched.servers.bound(local);
+        self.watched.record.bound(local);
         let kernel = socket2::SockRef::from(&socket);
         // The kernel grants less than asked for without an error; an error means a platform without the option.
         let _ = kernel.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
@@ -424,6 +427,8 @@ impl AsyncUdpSocket for Socket {
         }
         let sent = self.base.poll_send(cx, transmit);
         if let Poll::Ready(sent) = &sent {
+            let record = &self.watched.record;
+            record.sent(self.local, transmit.destination, transmit.contents, sent.is_err());
             let servers = &self.watched.servers;
             if !servers.servers().is_empty() {
                 let (to, error) = (transmit.destination, sent.as_ref().err());
@@ -464,13 +469,16 @@ impl AsyncUdpSocket for Socket {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
         let received = self.base.poll_recv(cx, bufs, meta);
-        if let Poll::Ready(Ok(count)) = received
-            && !self.watched.servers.servers().is_empty()
-        {
+        if let Poll::Ready(Ok(count)) = received {
+            let Watched { record, servers, .. } = &self.watched;
+            let has_servers = !servers.servers().is_empty();
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
                 datagrams.for_each(|datagram| {
-                    self.watched.tell(self.watched.servers.heard(meta.addr, datagram));
+                    record.heard(self.local, meta.addr, datagram);
+                    if has_servers {
+                        self.watched.tell(servers.heard(meta.addr, datagram));
+                    }
                 });
             }
         }

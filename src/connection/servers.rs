@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::ice_server::Server;
+use super::stun::{BINDING, ERROR, REQUEST, SUCCESS, Stun, Transaction};
 use crate::error::{IceServerError, IceServerProblem};
 
 /// Follows the servers of one connection.
@@ -263,23 +264,8 @@ fn named(server: &Server, problem: IceServerProblem) -> IceServerError {
     IceServerError { url: server.url.clone(), problem }
 }
 
-/// A STUN message (RFC 8489 section 5).
-struct Stun<'a> {
-    method: u16,
-    class: u16,
-    transaction: Transaction,
-    attributes: &'a [u8],
-}
-
-type Transaction = [u8; 12];
-
-const BINDING: u16 = 1;
 const ALLOCATE: u16 = 3;
 const CREATE_PERMISSION: u16 = 8;
-
-const REQUEST: u16 = 0;
-const SUCCESS: u16 = 2;
-const ERROR: u16 = 3;
 
 const MESSAGE_INTEGRITY: u16 = 0x08;
 const ERROR_CODE: u16 = 0x09;
@@ -288,37 +274,6 @@ const NONCE: u16 = 0x15;
 
 const UNAUTHORIZED: u16 = 401;
 const STALE_NONCE: u16 = 438;
-
-const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
-
-impl<'a> Stun<'a> {
-    fn parse(datagram: &'a [u8]) -> Option<Stun<'a>> {
-        let (header, attributes) = datagram.split_at_checked(20)?;
-        if header[0] & 0xc0 != 0 || header[4..8] != MAGIC_COOKIE {
-            return None;
-        }
-        let kind = u16::from_be_bytes([header[0], header[1]]);
-        Some(Stun {
-            method: (kind & 0xf) | (kind >> 1 & 0x70) | (kind >> 2 & 0xf80),
-            class: (kind >> 4 & 1) | (kind >> 7 & 2),
-            transaction: header[8..20].try_into().ok()?,
-            attributes,
-        })
-    }
-
-    /// The value of the first attribute of this kind.
-    fn attribute(&self, wanted: u16) -> Option<&'a [u8]> {
-        let mut rest = self.attributes;
-        loop {
-            let (head, after) = rest.split_at_checked(4)?;
-            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
-            if u16::from_be_bytes([head[0], head[1]]) == wanted {
-                return after.get(..length);
-            }
-            rest = after.get(length.next_multiple_of(4)..)?;
-        }
-    }
-}
 
 fn code_of(attribute: &[u8]) -> Option<u16> {
     let [_, _, class, number, ..] = attribute else { return None };
@@ -329,6 +284,7 @@ fn code_of(attribute: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
     use crate::connection::IceServer;
+    use crate::connection::stun::MAGIC_COOKIE;
 
     const SERVER: &str = "192.0.2.1:3478";
     const ANSWERED: &[(u16, &[u8])] = &[];

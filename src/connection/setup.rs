@@ -199,6 +199,7 @@ impl PeerConnectionEventHandler for Handler {
         if self.relay_only {
             candidate = anonymous(&candidate);
         }
+        self.shared.record.local(&candidate);
         self.shared.name_session(&mut candidate);
         // The library leaves the mid empty, and Godot's demo drops a candidate that has none.
         self.shared.signals.candidate(IceCandidate {
@@ -211,6 +212,7 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_ice_connection_state_change(&self, state: RTCIceConnectionState) {
         tracing::debug!(?state, "ICE");
         if matches!(state, RTCIceConnectionState::Connected | RTCIceConnectionState::Completed) {
+            self.shared.record.enter(Stage::Dtls);
             self.shared.condition.send_if_modified(|condition| {
                 let later = condition.stage < Stage::Dtls;
                 condition.stage = condition.stage.max(Stage::Dtls);

@@ -13,9 +13,10 @@ use tracing::Instrument as _;
 use super::handle::{Command, Entry, Shared};
 use super::meeting::Fate;
 use super::state::{Effect, State};
-use crate::error::UnknownPeer;
+use crate::error::{UnknownPeer, WaitError};
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
+use crate::metrics;
 use crate::peer::control::Frame;
 use crate::peer::{Bounds, Exit, Life, Limits, Report, Takeover, Task};
 
@@ -156,7 +157,8 @@ impl Supervisor {
             }
             Input::Ended(life, exit) => {
                 let Some(peer) = self.lives.remove(&life) else { return };
-                let opened = self.state.member(peer).is_some_and(|member| member.open);
+                let member = self.state.member(peer);
+                let opened = member.is_some_and(|member| member.open);
                 let exit = exit.unwrap_or_else(|error| match (error.is_cancelled(), opened) {
                     (true, true) => Exit::Disconnected(DisconnectReason::Aborted),
                     (true, false) => Exit::Silent,
@@ -166,8 +168,21 @@ impl Supervisor {
                 if let Some(entry) = self.registry().remove(&peer) {
                     entry.outbox.close();
                     entry.connected.store(false, Ordering::Release);
+                    let report = entry.gauges.end();
+                    // Else its connection was not even begun with.
+                    if report.attempts > 0 {
+                        self.shared.reports.keep(peer, report);
+                    }
                 }
                 self.shared.meeting.life_ended(peer, life, fate(&exit));
+                let removed = member.is_some_and(|member| member.leaving);
+                let why = match exit.clone() {
+                    _ if self.state.is_closing() => WaitError::MeshClosed,
+                    Exit::Failed(failure) if !removed => WaitError::Failed(failure),
+                    Exit::Disconnected(reason) => WaitError::Disconnected(reason),
+                    Exit::Failed(_) | Exit::Silent => WaitError::Removed,
+                };
+                self.shared.waiters.tell(peer, &Err(why));
                 self.state.ended(peer, life, exit, effects);
                 self.gone.extend(self.leaving.remove(&life).unwrap_or_default());
             }
@@ -196,6 +211,7 @@ impl Supervisor {
             Input::Command(Command::Fail { peer, failure }) => {
                 if self.state.check_add(peer, false).is_ok() {
                     let life = self.next_life();
+                    self.shared.waiters.tell(peer, &Err(WaitError::Failed(failure.clone())));
                     self.state.add(peer, life);
                     self.state.ended(peer, life, Exit::Failed(failure), effects);
                 }
@@ -220,6 +236,7 @@ impl Supervisor {
             gauges: handle.gauges.clone(),
             lane,
             connected: AtomicBool::new(false),
+            announced: AtomicBool::new(false),
             max_message_bytes: AtomicUsize::new(0),
             peer: handle,
         };
@@ -244,6 +261,11 @@ impl Supervisor {
             Effect::Announce(life, peer) => {
                 tracing::info!(%peer, "connected");
                 inbox.announce(life, peer);
+                self.entry(peer).inspect(|entry| {
+                    entry.announced.store(true, Ordering::Release);
+                    metrics::connected(|| entry.gauges.report());
+                });
+                self.shared.waiters.tell(peer, &Ok(()));
             }
             Effect::End(life, peer, Exit::Failed(failure)) => {
                 match &failure {
@@ -258,6 +280,7 @@ impl Supervisor {
                     }
                     failure => tracing::info!(%peer, %failure, "failed"),
                 }
+                metrics::failed(&failure);
                 inbox.fail(life, peer, failure);
             }
             Effect::End(life, peer, exit) => {
@@ -271,6 +294,7 @@ impl Supervisor {
                 if let Some(entry) = self.entry(peer).filter(|entry| entry.life == life) {
                     entry.connected.store(false, Ordering::Release);
                 }
+                metrics::disconnected(&reason);
                 inbox.end(life, peer, reason);
             }
             Effect::Forget(life, _) => inbox.forget(life),
@@ -327,6 +351,9 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         let mut effects = Vec::new();
         for (life, peer) in std::mem::take(&mut self.lives) {
+            if let Some(entry) = self.entry(peer) {
+                self.shared.reports.keep(peer, entry.gauges.end());
+            }
             let exit = Exit::Disconnected(DisconnectReason::Aborted);
             self.state.ended(peer, life, exit, &mut effects);
         }

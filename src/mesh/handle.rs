@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::inbox::{Inbox, Lane};
 use super::meeting::Meeting;
+use super::reports::Reports;
 use super::state::ConnectionStatus;
+use super::wait::Waiters;
 use crate::connection::{MAX_MESSAGE_BYTES, NotOpened, PeerConnection, UnreliableLifetime};
 use crate::error::{AddPeerError, SendError, TrySendError, UnknownPeer};
 use crate::event::PeerFailure;
@@ -54,6 +56,10 @@ pub(super) struct Shared {
     pub(super) closed: watch::Sender<bool>,
     /// How it stands with signalling.
     pub(super) meeting: Meeting,
+    /// Of the peers that have ended.
+    pub(super) reports: Reports,
+    /// Who waits for a peer to be connected.
+    pub(super) waiters: Waiters,
     pub(super) span: tracing::Span,
 }
 
@@ -94,6 +100,8 @@ pub(super) struct Entry {
     pub(super) gauges: Arc<Gauges>,
     pub(super) lane: Arc<Lane>,
     pub(super) connected: AtomicBool,
+    /// The owner was told that it is connected.
+    pub(super) announced: AtomicBool,
     /// What both sides take, once connected.
     pub(super) max_message_bytes: AtomicUsize,
     pub(super) peer: crate::peer::Peer,
@@ -451,6 +459,8 @@ impl Shared {
             gone: CancellationToken::new(),
             closed: watch::Sender::new(false),
             meeting: Meeting::default(),
+            reports: Reports::default(),
+            waiters: Waiters::default(),
             span,
         }
     }
@@ -539,6 +549,7 @@ fn broadcast(targets: &[Arc<Entry>], packet: &OutgoingPacket, overfill: bool) ->
         for (entry, mut queues) in taking {
             let shed = entry.outbox.push(&mut queues, packet.mode, packet.payload.clone());
             drop(queues);
+            entry.gauges.counters(packet.mode).count_shed_sending(shed);
             entry.lane.shed(packet.mode, shed);
         }
     }
@@ -562,6 +573,7 @@ impl Entry {
         }
         let shed = self.outbox.push(&mut queues, packet.mode, packet.payload.clone());
         drop(queues);
+        self.gauges.counters(packet.mode).count_shed_sending(shed);
         self.lane.shed(packet.mode, shed);
         if full { Offer::Full(vec![self]) } else { Offer::Taken }
     }
@@ -574,6 +586,11 @@ impl Entry {
     pub(super) fn can_relay(&self) -> bool {
         let connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         self.is_connected() && connection.is_among_us() && !connection.is_silent()
+    }
+
+    /// Whether the owner was told, and it has not begun to leave.
+    pub(super) fn is_announced(&self) -> bool {
+        self.is_connected() && self.announced.load(Ordering::Acquire)
     }
 
     /// A fresh connection has taken the place of the one before.

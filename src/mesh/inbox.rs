@@ -12,6 +12,7 @@
 //! | ended lives, of a peer and in all | [`MAX_UNREAD_LIVES_OF_A_PEER`], [`MAX_UNREAD_LIVES`] | new ones are not admitted until some are read |
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -125,6 +126,8 @@ pub(crate) struct Lane {
     unreliable_bound: usize,
     /// Wakes the peer's task.
     waker: AtomicWaker,
+    /// Packets that were shed, as they were not read, by mode.
+    shed: [AtomicU64; 3],
 }
 
 /// The peer's task learns of what was read in steps of this many bytes: a fraction of the smallest window.
@@ -133,7 +136,13 @@ const TELL_EVERY_BYTES: u64 = 64 * 1024;
 impl Inbox {
     /// A lane for a life that begins. What it brings is held until it is announced.
     pub(crate) fn lane(self: &Arc<Self>, life: Life, peer: PeerId, unreliable_bound: usize) -> Arc<Lane> {
-        let lane = Arc::new(Lane { life, inbox: self.clone(), unreliable_bound, waker: AtomicWaker::new() });
+        let lane = Arc::new(Lane {
+            life,
+            inbox: self.clone(),
+            unreliable_bound,
+            waker: AtomicWaker::new(),
+            shed: Default::default(),
+        });
         let state = LaneState {
             lane: lane.clone(),
             peer,
@@ -501,6 +510,7 @@ impl Delivery for Lane {
                     book.uncount(oldest.place.epoch);
                 }
                 lane.count_shed(book, oldest.mode, 1, lane.arrivals);
+                self.shed[oldest.mode.index()].fetch_add(1, Ordering::Relaxed);
                 lane.shedding = true;
             }
         });
@@ -513,8 +523,13 @@ impl Delivery for Lane {
                 lane.unreliable.clear();
                 lane.unreliable_bytes = 0;
                 lane.shed = [0; 3];
+                self.shed.iter().for_each(|shed| shed.store(0, Ordering::Relaxed));
             }
         });
+    }
+
+    fn shed_receiving(&self) -> [u64; 3] {
+        [0, 1, 2].map(|mode: usize| self.shed[mode].load(Ordering::Relaxed))
     }
 
     fn shed(&self, mode: TransferMode, dropped: u64) {

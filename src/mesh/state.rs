@@ -85,7 +85,7 @@ pub(crate) struct Member {
     /// It has gone silent, whether the owner was told or not.
     unstable: bool,
     /// It was told to leave.
-    leaving: bool,
+    pub(crate) leaving: bool,
     /// It has said goodbye, and the owner knows.
     departed: bool,
 }

@@ -296,7 +296,7 @@ fn left() -> Exit {
 }
 
 fn failed() -> Exit {
-    Exit::Failed(PeerFailure::ConnectionFailed { stage: Stage::Ice })
+    Exit::Failed(PeerFailure::connection_failed(Stage::Ice))
 }
 
 fn id(n: u32) -> PeerId {

@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -12,6 +13,7 @@ use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
 use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection};
+use crate::metrics::Meter;
 use crate::packet::TransferMode;
 
 /// A peer's task, before it runs.
@@ -54,6 +56,7 @@ struct Running {
     settling: Settling,
     /// When the round trip is asked for next; `None` until connected.
     pulse: Option<Instant>,
+    meter: Meter,
     ears: Ears,
 }
 
@@ -66,7 +69,7 @@ enum Measured {
 /// What is to be relayed waits for the peer's task, which takes it at once.
 const RELAYS: usize = 32;
 
-/// How often ICE is asked for the round trip, which it measures every second.
+/// How often ICE is asked for the round trip, which it measures every second, and the counters are told.
 const PULSE: Duration = Duration::from_secs(2);
 
 async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<Duration> {
@@ -142,16 +145,18 @@ impl Task {
                 return Exit::Silent;
             }
         };
+        ears.gauges.begin(&connection);
         let condition = connection.watch();
         let state = State::new(limits, condition.borrow().clone(), Instant::now());
-        let outbox = ears.outbox.clone();
+        let (outbox, gauges) = (ears.outbox.clone(), ears.gauges.clone());
         let running = Running {
             connection: ClosedOnDrop(connection),
             condition,
-            channels: Channels::new(channels, outbox, delivery, limits.window_bytes, limits.stall),
+            channels: Channels::new(channels, outbox, gauges, delivery, limits.window_bytes, limits.stall),
             state,
             settling: Settling::default(),
             pulse: None,
+            meter: Meter::default(),
             ears,
         };
         let _ = made.send(Ok(()));
@@ -172,10 +177,16 @@ impl Running {
                 }
             }
         };
+        let report = self.ears.gauges.end();
+        let exit = match exit {
+            Exit::Failed(failure) => Exit::Failed(failure.with(report)),
+            exit => exit,
+        };
         tracing::debug!(?exit, "over");
         self.ears.outbox.close();
         // An acknowledgement may be among the last words; to a remote that hears them that is a matter of one turn.
         let _ = timeout(LAST_WORDS, poll_fn(|cx| self.channels.poll_said(cx))).await;
+        self.tell_meter();
         let _ = timeout(CLOSE_LIMIT, self.connection.0.close()).await;
         exit
     }
@@ -201,7 +212,9 @@ impl Running {
                 }
                 () = until(deadline) => return Input::Tick,
                 Ok(()) = self.condition.changed() => {
-                    return Input::Condition(self.condition.borrow_and_update().clone());
+                    let condition = self.condition.borrow_and_update().clone();
+                    self.ears.gauges.restarts.store(condition.restarts, Ordering::Relaxed);
+                    return Input::Condition(condition);
                 }
                 outstanding_bytes = self.settling.measure() => Measured::OutstandingBytes(outstanding_bytes),
                 round_trip = round_trip(self.pulse, &self.connection.0) => Measured::RoundTrip(round_trip),
@@ -216,6 +229,7 @@ impl Running {
                 }
                 Measured::RoundTrip(time) => {
                     self.pulse = Some(Instant::now() + PULSE);
+                    self.tell_meter();
                     if let Some(time) = time {
                         self.channels.set_round_trip(time);
                         if self.settling.watched.is_some() {
@@ -238,6 +252,7 @@ impl Running {
         match result {
             Ok(channels) => {
                 tracing::debug!("a fresh connection");
+                self.ears.gauges.begin(&connection);
                 self.condition = connection.watch();
                 self.condition.mark_changed();
                 self.channels.renew(channels);
@@ -264,6 +279,7 @@ impl Running {
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open();
+                self.ears.gauges.set_connected();
                 self.channels.start_sending(credit);
                 self.pulse = Some(Instant::now());
                 if credit.is_none() {
@@ -300,6 +316,15 @@ impl Running {
         if self.channels.gives_credits() {
             self.channels.say(frame);
         }
+    }
+
+    /// Nothing of a connection that never was up is told.
+    fn tell_meter(&mut self) {
+        if self.pulse.is_none() {
+            return;
+        }
+        let channels = &self.channels;
+        self.meter.read(&self.ears.gauges, || channels.shed_receiving());
     }
 
     fn tally(&self) -> Tally {

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
+use super::gauges::Gauges;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use crate::connection::{Channel, ChannelClosed, ChannelEvent, MAX_MESSAGE_BYTES, Outstanding};
@@ -28,6 +29,9 @@ pub(crate) trait Delivery: fmt::Debug + Send + Sync {
 
     /// Drops what was delivered, as nobody was told of it: it came by a connection that never was up.
     fn forget(&self);
+
+    /// Packets from this peer that were shed as they were not read, by [`TransferMode::index`].
+    fn shed_receiving(&self) -> [u64; 3];
 
     /// How much is read and unread; `waker` is woken when that has changed by enough to say so.
     fn backlog(&self, waker: &Waker) -> Backlog;
@@ -67,6 +71,7 @@ pub(crate) enum Happening {
 pub(crate) struct Channels {
     channels: [Channel; 4],
     outbox: Arc<Outbox>,
+    gauges: Arc<Gauges>,
     delivery: Arc<dyn Delivery>,
     frames: VecDeque<Frame>,
     /// Packets may be sent.
@@ -131,17 +136,21 @@ impl Channels {
     pub(crate) fn new(
         channels: [Channel; 4],
         outbox: Arc<Outbox>,
+        gauges: Arc<Gauges>,
         delivery: Arc<dyn Delivery>,
         window_bytes: usize,
         stall_limit: Duration,
     ) -> Channels {
+        let paces = paces_of(&channels);
+        gauges.set_outstanding(outstanding_of(&paces));
         Channels {
             first: 0,
             closing: None,
             last_messages: Box::pin(tokio::time::sleep(Duration::ZERO)),
-            paces: paces_of(&channels),
+            paces,
             channels,
             outbox,
+            gauges,
             delivery,
             frames: VecDeque::new(),
             sending: false,
@@ -163,7 +172,9 @@ impl Channels {
         (self.received, self.received_cost) = (0, 0);
         (self.await_received, self.closing) = (None, None);
         self.delivery.forget();
+        TransferMode::ALL.into_iter().for_each(|mode| self.gauges.counters(mode).forget_received());
         self.paces = paces_of(&channels);
+        self.gauges.set_outstanding(outstanding_of(&self.paces));
         self.channels = channels;
         self.frames.clear();
     }
@@ -246,6 +257,11 @@ impl Channels {
     /// Whether the remote is a member of this crate that has said hello.
     pub(crate) fn gives_credits(&self) -> bool {
         self.credits.is_some()
+    }
+
+    /// Packets that were shed as they were not read, by mode.
+    pub(crate) fn shed_receiving(&self) -> [u64; 3] {
+        self.delivery.shed_receiving()
     }
 
     /// A gauge of what SCTP holds of the reliable channel.
@@ -370,6 +386,7 @@ impl Channels {
 
     fn next_packet(&mut self, mode: TransferMode) -> Option<Bytes> {
         let packet = self.outbox.pop(&mut self.outbox.lock(), mode)?;
+        self.gauges.counters(mode).count_sent(packet.len());
         if mode == TransferMode::Reliable {
             self.sent += 1;
             if let Some(credits) = &mut self.credits {
@@ -416,6 +433,7 @@ impl Channels {
                         self.last_messages.as_mut().reset(Instant::now() + LAST_MESSAGES);
                     }
                 }
+                self.gauges.counters(mode).count_received(payload.len());
                 self.delivery.deliver(mode, payload);
                 None
             }
@@ -474,6 +492,11 @@ impl Channels {
 
 fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {
     [0, 1, 2].map(|channel| (Pace::new(), channels[channel].outstanding()))
+}
+
+/// What SCTP holds, by mode.
+fn outstanding_of(paces: &[(Pace, Outstanding); 3]) -> [Outstanding; 3] {
+    CHANNEL_OF.map(|channel| paces[channel].1.clone())
 }
 
 impl fmt::Debug for Channels {

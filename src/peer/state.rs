@@ -327,12 +327,9 @@ impl State {
                     }
                 }
             }
-            Happening::Stalled => self.end_because(
-                |stage| PeerFailure::ConnectionFailed { stage },
-                || DisconnectReason::TooSlow,
-                tally,
-                effects,
-            ),
+            Happening::Stalled => {
+                self.end_because(PeerFailure::connection_failed, || DisconnectReason::TooSlow, tally, effects)
+            }
         }
     }
 
@@ -507,7 +504,7 @@ impl State {
             Phase::Connecting => {
                 let failure = match std::mem::take(&mut self.no_relay) {
                     errors if errors.is_empty() => {
-                        PeerFailure::TimedOut { stage: self.condition.stage, after: now - self.added }
+                        PeerFailure::timed_out(self.condition.stage, now - self.added)
                     }
                     errors => PeerFailure::IceServers(errors),
                 };
@@ -552,18 +549,13 @@ impl State {
     }
 
     fn remote_closed(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
-        self.end_because(
-            |stage| PeerFailure::RemoteClosed { stage },
-            || DisconnectReason::RemoteClose,
-            tally,
-            effects,
-        );
+        self.end_because(PeerFailure::remote_closed, || DisconnectReason::RemoteClose, tally, effects);
     }
 
     /// Somebody has closed a clone of the connection.
     fn closed_here(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
         self.end_because(
-            |stage| PeerFailure::ConnectionFailed { stage },
+            PeerFailure::connection_failed,
             || DisconnectReason::ConnectionClosed,
             tally,
             effects,
@@ -571,12 +563,7 @@ impl State {
     }
 
     fn lost(&mut self, tally: Tally, effects: &mut Vec<Effect>) {
-        self.end_because(
-            |stage| PeerFailure::ConnectionFailed { stage },
-            || DisconnectReason::ConnectionLost,
-            tally,
-            effects,
-        );
+        self.end_because(PeerFailure::connection_failed, || DisconnectReason::ConnectionLost, tally, effects);
     }
 
     /// Ends the peer by the reason that fits its phase.

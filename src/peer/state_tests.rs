@@ -71,7 +71,7 @@ fn the_handshake_limit_names_the_stage_it_was_stuck_in() {
         peer.condition.stage = stage;
         peer.is(ConnectionState::Connecting);
         assert_eq!(peer.after(LIMITS.handshake - MOMENT), nothing());
-        let failure = PeerFailure::TimedOut { stage, after: LIMITS.handshake };
+        let failure = PeerFailure::timed_out(stage, LIMITS.handshake);
         assert_eq!(peer.after(MOMENT), [failed(failure)]);
     }
 }
@@ -79,12 +79,12 @@ fn the_handshake_limit_names_the_stage_it_was_stuck_in() {
 #[test]
 fn a_connection_that_fails_while_connecting_fails_the_peer() {
     let mut peer = ours(DTLS_CLIENT);
-    let failure = PeerFailure::ConnectionFailed { stage: Stage::Ice };
+    let failure = PeerFailure::connection_failed(Stage::Ice);
     assert_eq!(peer.is(ConnectionState::Failed), [failed(failure)]);
 
     let mut peer = ours(DTLS_CLIENT);
     peer.condition.remote_closed = true;
-    let failure = PeerFailure::RemoteClosed { stage: Stage::Ice };
+    let failure = PeerFailure::remote_closed(Stage::Ice);
     assert_eq!(peer.is(ConnectionState::Failed), [failed(failure)]);
 }
 
@@ -95,7 +95,7 @@ fn a_renewable_peer_does_not_fail_before_the_limit() {
     assert_eq!(peer.happens(Happening::Closed(0)), nothing());
     assert_eq!(peer.handles(Input::Renewed), nothing());
     assert_eq!(peer.is(ConnectionState::Connecting), nothing());
-    let failure = PeerFailure::TimedOut { stage: Stage::Ice, after: LIMITS.handshake };
+    let failure = PeerFailure::timed_out(Stage::Ice, LIMITS.handshake);
     assert_eq!(peer.after(LIMITS.handshake), [failed(failure)]);
 }
 
@@ -117,7 +117,7 @@ fn without_a_relay_a_peer_fails_early_unless_a_fresh_connection_may_have_one() {
         peer.condition.no_relay = None;
         peer.condition.stage = if reached { Stage::Dtls } else { Stage::Signaling };
         assert_eq!(peer.is(ConnectionState::Connecting), nothing());
-        let timed_out = PeerFailure::TimedOut { stage: Stage::Dtls, after: LIMITS.handshake };
+        let timed_out = PeerFailure::timed_out(Stage::Dtls, LIMITS.handshake);
         let failure = if reached { failed(timed_out) } else { failure.clone() };
         assert_eq!(peer.after(LIMITS.handshake), [failure]);
     }

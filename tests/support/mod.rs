@@ -13,7 +13,7 @@ pub(crate) mod turn;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -28,12 +28,14 @@ use webrtc_mesh::{
 /// How long a test waits for anything before it fails.
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
+/// Whoever counts what the process has open is alone with it.
+static TURN: RwLock<()> = RwLock::new(());
+
 /// Runs a test on real sockets, one at a time, and checks that it leaves nothing behind: no task of its runtime
 /// alive, and no file descriptor of the process open, soon after its end: a second, and more where other programs keep
 /// the cores busy.
 pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
-    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let _turn = TURN.write().unwrap_or_else(PoisonError::into_inner);
     log_as_asked();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let metrics = runtime.metrics();
@@ -63,6 +65,7 @@ pub(crate) fn promise<F: Future<Output = ()>>(test: F) {
 /// Like [`promise`], on virtual time and the simulated network.
 pub(crate) fn simulated<F: Future<Output = ()>>(seed: u64, test: impl FnOnce(Network) -> F) {
     log_as_asked();
+    let _turn = TURN.read().unwrap_or_else(PoisonError::into_inner);
     sim::run(seed, |network| async move {
         let metrics = tokio::runtime::Handle::current().metrics();
         let tasks = metrics.num_alive_tasks();
