@@ -2,14 +2,11 @@
 #![cfg(all(feature = "server", feature = "ws"))]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+mod support;
 
-/// For anything that is waited for.
-const LIMIT: Duration = Duration::from_secs(30);
+use std::path::PathBuf;
+
+use support::program::{Program, example};
 
 #[test]
 fn two_terminals_chat_through_the_server_and_after_it() {
@@ -44,7 +41,7 @@ fn two_terminals_chat_through_the_server_and_after_it() {
     bert.types("/quit");
     anna.prints("left: the remote left");
     assert!(bert.ends().success());
-    anna.stdin = None;
+    anna.hears_no_more();
     assert!(anna.ends().success());
 }
 
@@ -98,106 +95,4 @@ fn chat(url: &str, name: &str) -> Program {
 
 fn server() -> PathBuf {
     env!("CARGO_BIN_EXE_webrtc-mesh-signaling").into()
-}
-
-/// As `cargo test` builds it, beside the server.
-fn example(name: &str) -> PathBuf {
-    let folder = server().parent().unwrap().join("examples");
-    let path = folder.join(name).with_extension(std::env::consts::EXE_EXTENSION);
-    assert!(path.exists(), "first: cargo build --all-features --example {name}");
-    path
-}
-
-/// A program that runs; killed when it is dropped.
-struct Program {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    lines: Receiver<String>,
-    printed: std::cell::RefCell<Vec<String>>,
-}
-
-impl Program {
-    fn start(path: impl AsRef<Path>, arguments: &[&str]) -> Program {
-        let mut child = Command::new(path.as_ref())
-            .args(arguments)
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (line, lines) = channel();
-        let outputs: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for output in outputs {
-            let line = line.clone();
-            std::thread::spawn(move || {
-                for text in BufReader::new(output).lines().map_while(Result::ok) {
-                    let _ = line.send(text);
-                }
-            });
-        }
-        Program { stdin: child.stdin.take(), child, lines, printed: Vec::new().into() }
-    }
-
-    fn types(&mut self, line: &str) {
-        writeln!(self.stdin.as_ref().unwrap(), "{line}").unwrap();
-    }
-
-    /// Waits for a line that contains this.
-    fn prints(&self, what: &str) -> String {
-        self.prints_within(what, LIMIT)
-            .unwrap_or_else(|| panic!("no {what:?} in {:#?}", self.printed.borrow()))
-    }
-
-    fn prints_within(&self, what: &str, limit: Duration) -> Option<String> {
-        let until = Instant::now() + limit;
-        loop {
-            let line = self.lines.recv_timeout(until.saturating_duration_since(Instant::now())).ok()?;
-            self.printed.borrow_mut().push(line.clone());
-            if line.contains(what) {
-                return Some(line);
-            }
-        }
-    }
-
-    fn printed(&self, what: &str) -> bool {
-        self.printed.borrow().iter().any(|line| line.contains(what))
-    }
-
-    /// Types it again and again until this is printed.
-    fn types_until(&mut self, line: &str, what: &str) {
-        let until = Instant::now() + LIMIT;
-        loop {
-            self.types(line);
-            if self.prints_within(what, Duration::from_millis(200)).is_some() {
-                return;
-            }
-            assert!(Instant::now() < until, "no {what:?} in {:#?}", self.printed.borrow());
-        }
-    }
-
-    fn ends(mut self) -> ExitStatus {
-        let until = Instant::now() + LIMIT;
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(Instant::now() < until, "it goes on, after {:#?}", self.printed.borrow());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-
-    fn told_to_end(self) -> ExitStatus {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
-        assert!(told.success());
-        self.ends()
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -63,7 +63,7 @@ fn joins_a_mesh_of_ours(stack: Stack) {
             let server = Server::start().await;
             let (mesh, lobby) = server.join(generation, "", stack.lifetime()).await;
             let member = Member::start(stack, &server.url(), &lobby, generation, 1);
-            meet_talk_and_part(mesh, member, we_leave).await;
+            meet_talk_and_part(mesh, stack, member, we_leave).await;
             server.stop().await;
         }
     });
@@ -80,23 +80,26 @@ fn is_joined_by_a_mesh_of_ours(stack: Stack) {
             let mut member = Member::start(stack, &server.url(), "", generation, 1);
             let lobby = member.joined().await.lobby;
             let (mesh, _) = server.join(generation, &lobby, stack.lifetime()).await;
-            meet_talk_and_part(mesh, member, we_leave).await;
+            meet_talk_and_part(mesh, stack, member, we_leave).await;
             server.stop().await;
         }
     });
 }
 
-async fn meet_talk_and_part(mut mesh: Mesh, mut member: Member, we_leave: bool) {
+async fn meet_talk_and_part(mut mesh: Mesh, stack: Stack, mut member: Member, we_leave: bool) {
     let began = Instant::now();
-    let (us, peer) = (mesh.id(), member.joined().await.id);
+    let (us, guest) = (mesh.id(), member.guest(true).await);
+    let peer = guest.id;
     let they_are_done = async {
         member.connected_to(us).await;
         member.met(&[us]).await;
     };
-    in_time(converse(std::slice::from_mut(&mut mesh), &[peer], they_are_done)).await;
-    println!("{}: all modes both ways after {:?}", member.stack, began.elapsed());
+    converse(std::slice::from_mut(&mut mesh), &[guest], they_are_done).await;
+    println!("{}: all modes both ways after {:?}", stack, began.elapsed());
 
-    let sent = in_time(exchange::sizes(&mut mesh, peer, member.stack)).await;
+    let sent =
+        in_time(exchange::sizes(&mut mesh, peer, stack.max_message_bytes(), stack.sends_empty_messages()))
+            .await;
     assert_eq!(member.digest_for(mesh.id()).await, sent);
 
     let began = Instant::now();
@@ -107,7 +110,7 @@ async fn meet_talk_and_part(mut mesh: Mesh, mut member: Member, we_leave: bool) 
         member.leave().await;
         assert_eq!(exchange::end_of(&mut mesh, peer).await, DisconnectReason::RemoteClose);
     }
-    println!("{}: leaving noticed after {:?}", member.stack, began.elapsed());
+    println!("{}: leaving noticed after {:?}", stack, began.elapsed());
     assert!(began.elapsed() < NOTICED, "{:?}", began.elapsed());
     in_time(mesh.handle().close()).await;
     member.leave().await;
@@ -127,14 +130,15 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
             let (two, _) = server.join(generation, &lobby, Stack::Werift.lifetime()).await;
             let mut meshes = [one, two];
             let began = Instant::now();
-            let foreign = [members[0].joined().await.id, members[1].joined().await.id];
+            let guests = [members[0].guest(true).await, members[1].guest(true).await];
+            let foreign = guests.map(|guest| guest.id);
             let ours = meshes.each_ref().map(Mesh::id);
             let [aiortc, werift] = &mut members;
             let (of_aiortc, of_werift) = ([ours[0], ours[1], foreign[1]], [ours[0], ours[1], foreign[0]]);
             let they_are_done = async {
                 tokio::join!(aiortc.met(&of_aiortc), werift.met(&of_werift));
             };
-            in_time(converse(&mut meshes, &foreign, they_are_done)).await;
+            converse(&mut meshes, &guests, they_are_done).await;
             println!("{generation}: every pair after {:?}", began.elapsed());
 
             // The host goes last.

@@ -984,7 +984,8 @@ class Signaling {
       return;
     }
     const reason = text || `the connection to the server has ended (${code})`;
-    const busy = !wasIn && /^Too many/.test(text);
+    // The last is what a page hears that was busy itself, right after the connection was there.
+    const busy = !wasIn && (/^Too many/.test(text) || text === 'Have not joined lobby yet');
     // A server of Godot's own refuses without a code, at first.
     const refused = code === 1005 && this.#id === 0;
     if (!(PASSING.includes(code) || text === 'Does not answer' || busy) || refused) return this.#finish(reason);

@@ -1,4 +1,5 @@
 //! Our part in what the members of a mesh say to each other: the same that the other stacks' members do.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -14,8 +15,7 @@ use webrtc_mesh::{
     DisconnectReason, Mesh, MeshEvent, MeshHandle, OutgoingPacket, Packet, PeerId, SendError, TransferMode,
 };
 
-use crate::member::Stack;
-use crate::support::next;
+use crate::support::{LIMIT, next};
 
 /// How many packets everybody sends to everybody else in each mode.
 const PACKETS: u32 = 50;
@@ -31,54 +31,96 @@ pub(crate) struct Digest {
     sha256: String,
 }
 
+/// A member that is not of this crate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Guest {
+    pub(crate) id: PeerId,
+    /// In every mode, as Godot does.
+    pub(crate) sends_reliably: bool,
+}
+
 /// What one of our meshes has heard of a peer.
+#[derive(Debug)]
 struct Heard {
     us: PeerId,
     them: PeerId,
-    /// Whether it sends reliably in every mode, as Godot does.
-    is_foreign: bool,
+    /// In every mode.
+    they_send_reliably: bool,
     /// Numbers of its packets, as they came.
     theirs: HashMap<TransferMode, Vec<u32>>,
     /// Numbers of our packets that it has echoed.
     echoes: HashMap<TransferMode, Vec<u32>>,
 }
 
-/// Lets these meshes of ours meet each other and these foreign peers, send to each in every mode, and echo what comes.
-/// Returns when all has come and come back, and the foreign ones are done as well.
+/// Lets these meshes of ours meet each other and these guests, send to each in every mode, and echo what comes. Returns
+/// when all has come and come back, and the guests are done as well; within the limit.
 pub(crate) async fn converse(
     meshes: &mut [Mesh],
-    foreign: &[PeerId],
-    foreign_are_done: impl Future<Output = ()>,
+    guests: &[Guest],
+    guests_are_done: impl Future<Output = ()>,
 ) {
-    let ours: Vec<PeerId> = meshes.iter().map(Mesh::id).collect();
-    let mut heard = HashMap::new();
-    for us in &ours {
-        for them in ours.iter().chain(foreign).filter(|them| *them != us) {
-            heard.insert((*us, *them), Heard::new(*us, *them, foreign.contains(them)));
+    let mut heard = with_guests(meshes, guests);
+    for us in meshes.iter() {
+        for them in meshes.iter().filter(|them| them.id() != us.id()) {
+            heard.insert((us.id(), them.id()), Heard::new(us.id(), them.id(), false));
         }
     }
+    hear(meshes, heard, guests_are_done).await;
+}
+
+/// The same with guests who come to meshes that know each other.
+pub(crate) async fn welcome(
+    meshes: &mut [Mesh],
+    guests: &[Guest],
+    guests_are_done: impl Future<Output = ()>,
+) {
+    let heard = with_guests(meshes, guests);
+    hear(meshes, heard, guests_are_done).await;
+}
+
+fn with_guests(meshes: &[Mesh], guests: &[Guest]) -> HashMap<(PeerId, PeerId), Heard> {
+    let pairs = meshes.iter().flat_map(|mesh| guests.iter().map(|guest| (mesh.id(), *guest)));
+    pairs.map(|(us, Guest { id, sends_reliably })| ((us, id), Heard::new(us, id, sends_reliably))).collect()
+}
+
+async fn hear(
+    meshes: &mut [Mesh],
+    mut heard: HashMap<(PeerId, PeerId), Heard>,
+    guests_are_done: impl Future<Output = ()>,
+) {
+    let ours: Vec<PeerId> = meshes.iter().map(Mesh::id).collect();
     let mut connected = HashSet::new();
-    let (mut foreign_are_done, mut done) = (pin!(foreign_are_done), false);
+    let (mut guests_are_done, mut done) = (pin!(guests_are_done), false);
+    // A guest that is missed has its say first.
+    let mut limit = pin!(tokio::time::sleep(LIMIT + Duration::from_secs(1)));
     while !done || connected.len() < heard.len() || !heard.values().all(Heard::is_complete) {
         let event = select_all(meshes.iter_mut().map(StreamExt::next));
         let (event, which) = tokio::select! {
-            () = &mut foreign_are_done, if !done => {
+            () = &mut guests_are_done, if !done => {
                 done = true;
                 continue;
+            }
+            () = &mut limit => {
+                let left: Vec<_> = heard.values().filter(|heard| !heard.is_complete()).collect();
+                panic!("connected: {connected:?}; the guests are done: {done}; incomplete: {left:#?}");
             }
             (event, which, _) = event => (event.expect("not the end"), which),
         };
         match event {
             MeshEvent::PeerConnected(peer) => {
+                assert!(heard.contains_key(&(ours[which], peer)), "{peer} was expected by nobody");
                 assert!(connected.insert((ours[which], peer)));
-                tokio::spawn(send_all(meshes[which].handle(), peer));
+                tokio::spawn(send_reliably(meshes[which].handle(), peer));
             }
             MeshEvent::Packet(packet) => {
-                let heard = heard.get_mut(&(ours[which], packet.from)).expect("one of them");
+                // What was late in an earlier round is of no concern.
+                let Some(heard) = heard.get_mut(&(ours[which], packet.from)) else { continue };
                 if !heard.take(&packet) {
                     // There is room: all that is under way is less than a queue holds.
                     let echo = OutgoingPacket::new(packet.from, packet.mode, packet.payload);
                     meshes[which].handle().try_send(echo).unwrap();
+                } else if packet.mode == TransferMode::Reliable && number(&packet.payload) == PACKETS - 1 {
+                    tokio::spawn(send_once(meshes[which].handle(), packet.from));
                 }
             }
             // A busy machine.
@@ -88,13 +130,13 @@ pub(crate) async fn converse(
     }
 }
 
-/// Sends messages of odd sizes, waits for the echo of each, and returns what the peer has now received of us in all.
-pub(crate) async fn sizes(mesh: &mut Mesh, peer: PeerId, stack: Stack) -> Digest {
-    let most = stack.max_message_bytes();
+/// Sends messages of odd sizes up to the largest, waits for the echo of each, and returns what the peer has now received
+/// of us in all.
+pub(crate) async fn sizes(mesh: &mut Mesh, peer: PeerId, most: usize, empty_too: bool) -> Digest {
     let mut sums = Sums::new();
     (0..PACKETS).for_each(|n| sums.add(&packet(mesh.id(), TransferMode::Reliable, n)));
     for size in [0, 1, 2, 1_199, 1_200, 1_201, 16_384, 65_535, 65_536, most] {
-        if size == 0 && !stack.sends_empty_messages() {
+        if size == 0 && !empty_too {
             continue;
         }
         let payload: Bytes = (0..size).map(|place| 0x80 | (place % 113) as u8).collect();
@@ -117,6 +159,33 @@ pub(crate) async fn sizes(mesh: &mut Mesh, peer: PeerId, stack: Stack) -> Digest
     sums.finish()
 }
 
+/// The same in a mode that may lose them; each is sent until it comes back.
+pub(crate) async fn sizes_once(mesh: &mut Mesh, peer: PeerId, mode: TransferMode, sizes: &[usize]) {
+    for size in sizes {
+        let mut tries = 0_usize;
+        loop {
+            assert!(tries < 20, "{size} bytes do not come back in the mode {mode:?}");
+            let payload: Bytes = (0..*size).map(|place| 0x80 | ((place + tries) % 113) as u8).collect();
+            mesh.handle().send(OutgoingPacket::new(peer, mode, payload.clone())).await.unwrap();
+            let echo = async {
+                loop {
+                    match next(mesh).await {
+                        MeshEvent::Packet(packet) if packet.mode == mode && packet.payload == payload => {
+                            return;
+                        }
+                        MeshEvent::Packet(_) | MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
+                        other => panic!("an echo was expected, not {other:?}"),
+                    }
+                }
+            };
+            if tokio::time::timeout(Duration::from_millis(500), echo).await.is_ok() {
+                break;
+            }
+            tries += 1;
+        }
+    }
+}
+
 /// Why a peer that was connected has left; what it still sent is ignored, and that it took the lobby with it.
 pub(crate) async fn end_of(mesh: &mut Mesh, peer: PeerId) -> DisconnectReason {
     loop {
@@ -129,25 +198,30 @@ pub(crate) async fn end_of(mesh: &mut Mesh, peer: PeerId) -> DisconnectReason {
     }
 }
 
-/// Sends all that a peer is sent: the unreliable modes at a modest rate, so that loopback loses next to nothing.
-async fn send_all(mesh: MeshHandle, peer: PeerId) {
-    let send = async |mode, n| {
-        mesh.send(OutgoingPacket::new(peer, mode, packet(mesh.id(), mode, n))).await.unwrap();
-    };
+async fn send_reliably(mesh: MeshHandle, peer: PeerId) {
     for n in 0..PACKETS {
-        send(TransferMode::Reliable, n).await;
-    }
-    let mut pace = tokio::time::interval(Duration::from_millis(2));
-    for n in 0..PACKETS {
-        pace.tick().await;
-        send(TransferMode::UnreliableOrdered, n).await;
-        send(TransferMode::Unreliable, n).await;
+        send(&mesh, peer, TransferMode::Reliable, n).await;
     }
 }
 
+/// After the burst of the above, which may overflow the receive buffer of a browser's socket, and at a modest rate:
+/// loopback loses next to nothing then.
+async fn send_once(mesh: MeshHandle, peer: PeerId) {
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    for n in 0..PACKETS {
+        pace.tick().await;
+        send(&mesh, peer, TransferMode::UnreliableOrdered, n).await;
+        send(&mesh, peer, TransferMode::Unreliable, n).await;
+    }
+}
+
+async fn send(mesh: &MeshHandle, peer: PeerId, mode: TransferMode, n: u32) {
+    mesh.send(OutgoingPacket::new(peer, mode, packet(mesh.id(), mode, n))).await.unwrap();
+}
+
 impl Heard {
-    fn new(us: PeerId, them: PeerId, is_foreign: bool) -> Heard {
-        Heard { us, them, is_foreign, theirs: HashMap::new(), echoes: HashMap::new() }
+    fn new(us: PeerId, them: PeerId, they_send_reliably: bool) -> Heard {
+        Heard { us, them, they_send_reliably, theirs: HashMap::new(), echoes: HashMap::new() }
     }
 
     /// Takes a packet; says whether it was an echo.
@@ -174,7 +248,8 @@ impl Heard {
             let all = PACKETS as usize;
             let enough = if *mode == TransferMode::Reliable { all } else { ENOUGH };
             let count = |numbers: &HashMap<_, Vec<u32>>| numbers.get(mode).map_or(0, Vec::len);
-            count(&self.echoes) >= enough && count(&self.theirs) >= if self.is_foreign { all } else { enough }
+            count(&self.echoes) >= enough
+                && count(&self.theirs) >= if self.they_send_reliably { all } else { enough }
         })
     }
 }

@@ -1,18 +1,21 @@
-//! The other stacks' members, as child processes that tell of themselves in lines of JSON.
+//! The other stacks' members, which tell of themselves in lines of JSON: child processes, or whatever else can.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
 
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::{Instant, timeout_at};
 use webrtc_mesh::signaling::godot::Generation;
 use webrtc_mesh::{PeerId, UnreliableLifetime};
 
-use crate::exchange::Digest;
-use crate::support::in_time;
+use crate::exchange::{Digest, Guest};
+use crate::support::{LIMIT, in_time};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stack {
@@ -20,12 +23,31 @@ pub(crate) enum Stack {
     Werift,
 }
 
-/// A running member of another stack; killed when dropped.
+/// A running member of another stack; gone when dropped.
 pub(crate) struct Member {
-    pub(crate) stack: Stack,
+    pub(crate) name: String,
+    voice: Box<dyn Voice>,
+    told: Vec<Value>,
+}
+
+/// How a member tells of itself, and is told to leave. An error says what it complains of.
+#[async_trait]
+pub(crate) trait Voice: Send {
+    async fn next_line(&mut self) -> Result<Value, String>;
+
+    /// Leaves, if it has not; its end must be a clean one.
+    async fn leave(&mut self) -> Result<(), String>;
+
+    /// How it stands, for a failed test.
+    async fn state(&mut self) -> String {
+        String::new()
+    }
+}
+
+/// A child process; killed when dropped.
+struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
-    told: Vec<Value>,
 }
 
 /// Who a member is.
@@ -147,7 +169,16 @@ impl Member {
             .spawn()
             .unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Member { stack, child, lines, told: Vec::new() }
+        Member::new(stack, Process { child, lines })
+    }
+
+    pub(crate) fn new(name: impl fmt::Display, voice: impl Voice + 'static) -> Member {
+        Member { name: name.to_string(), voice: Box::new(voice), told: Vec::new() }
+    }
+
+    /// Once it has joined. All but a page send reliably in every mode.
+    pub(crate) async fn guest(&mut self, sends_reliably: bool) -> Guest {
+        Guest { id: self.joined().await.id, sends_reliably }
     }
 
     pub(crate) async fn joined(&mut self) -> Joined {
@@ -179,9 +210,9 @@ impl Member {
 
     /// Tells it to leave, if it has not, and waits for its end, which must be a clean one.
     pub(crate) async fn leave(&mut self) {
-        drop(self.child.stdin.take());
-        let status = in_time(self.child.wait()).await.unwrap();
-        assert!(status.success(), "{status}: {}", self.complaint().await);
+        if let Err(complaint) = in_time(self.voice.leave()).await {
+            panic!("{} complains: {complaint}", self.name);
+        }
     }
 
     /// The first line that it tells of this kind, now or earlier.
@@ -189,21 +220,44 @@ impl Member {
         if let Some(line) = self.told.iter().find(|line| is_it(line)) {
             return line.clone();
         }
+        let until = Instant::now() + LIMIT;
         loop {
-            let Some(line) = in_time(self.lines.next_line()).await.unwrap() else {
-                panic!("{}", self.complaint().await);
+            let line = match timeout_at(until, self.voice.next_line()).await {
+                Ok(Ok(line)) => line,
+                Ok(Err(complaint)) => panic!("{} complains: {complaint}", self.name),
+                Err(_) => {
+                    let state = self.voice.state().await;
+                    panic!("{} says no more than {:#?}; {state}", self.name, self.told);
+                }
             };
-            let line: Value = serde_json::from_str(&line).expect("nothing but JSON");
             self.told.push(line.clone());
             if is_it(&line) {
                 return line;
             }
         }
     }
+}
 
+#[async_trait]
+impl Voice for Process {
+    async fn next_line(&mut self) -> Result<Value, String> {
+        match self.lines.next_line().await.unwrap() {
+            Some(line) => Ok(serde_json::from_str(&line).expect("nothing but JSON")),
+            None => Err(self.complaint().await),
+        }
+    }
+
+    async fn leave(&mut self) -> Result<(), String> {
+        drop(self.child.stdin.take());
+        let status = self.child.wait().await.unwrap();
+        if status.success() { Ok(()) } else { Err(format!("{status}: {}", self.complaint().await)) }
+    }
+}
+
+impl Process {
     /// What it said on its standard error, for a failed test.
     async fn complaint(&mut self) -> String {
-        let mut text = format!("{} has ended: ", self.stack);
+        let mut text = "it has ended: ".to_owned();
         if let Some(mut stderr) = self.child.stderr.take() {
             let _ = in_time(stderr.read_to_string(&mut text)).await;
         }

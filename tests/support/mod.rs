@@ -9,6 +9,7 @@
 )]
 
 pub(crate) mod bare;
+pub(crate) mod program;
 pub(crate) mod turn;
 
 use std::future::Future;
