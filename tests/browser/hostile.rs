@@ -46,7 +46,7 @@ fn pages_that_signal_garbage_or_vanish_fail_alone_and_with_the_stage_they_were_s
         for of_one in [true, false] {
             for (bad, stuck_in) in [(babbling, Stage::Signaling), (vanishing, Stage::Ice)] {
                 match crowd.event(of_one, |event| about(event) == Some(bad)).await {
-                    MeshEvent::PeerFailed(_, PeerFailure::TimedOut { stage, after }) => {
+                    MeshEvent::PeerFailed(_, PeerFailure::TimedOut { stage, after, .. }) => {
                         assert_eq!(stage, stuck_in);
                         assert!(after >= HANDSHAKE, "{after:?}");
                     }
