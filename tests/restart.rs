@@ -11,14 +11,18 @@
 mod support;
 
 use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use support::*;
 use tokio::time::Instant;
-use webrtc_mesh::signaling::loopback::Hub;
+use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
 use webrtc_mesh::sim::Network;
 use webrtc_mesh::{
     ConnectionError, ConnectionState, DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerConnection,
+    PeerFailure, PeerId, Signal, Signaling, SignalingError, SignalingEvent,
 };
 
 async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
@@ -247,5 +251,121 @@ fn who_was_removed_or_has_left_does_not_come_back_by_itself() {
         is_silent(&mut one).await;
         is_silent(&mut two).await;
         close_all(vec![one, two]).await;
+    });
+}
+
+/// Signalling that hides of both sides what they are, and counts what they say.
+struct Hiding {
+    inner: LoopbackSignaling,
+    said: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Signaling for Hiding {
+    async fn join(&mut self) -> Result<PeerId, SignalingError> {
+        self.inner.join().await
+    }
+
+    async fn next(&mut self) -> Result<SignalingEvent, SignalingError> {
+        self.inner.next().await
+    }
+
+    async fn send(&mut self, to: PeerId, mut signal: Signal) -> Result<(), SignalingError> {
+        self.said.fetch_add(1, Ordering::Relaxed);
+        if let Signal::Description(description) = &mut signal {
+            let lines = description.sdp.lines().filter(|line| !line.starts_with("a=x-webrtc-mesh:"));
+            description.sdp = lines.map(|line| format!("{line}\r\n")).collect();
+        }
+        self.inner.send(to, signal).await
+    }
+}
+
+#[test]
+fn a_stranger_that_falls_silent_is_waited_for_and_asked_nothing() {
+    simulated(7, |network| async move {
+        let (hub, said) = (Hub::new(), Arc::new(AtomicUsize::new(0)));
+        let mut meshes = Vec::new();
+        for n in 1..=3 {
+            let config = network.peer(&n.to_string());
+            let signaling = Hiding { inner: hub.join_as(id(n)), said: said.clone() };
+            meshes.push(Mesh::builder().connection(config).join(signaling).await.unwrap());
+        }
+        for mesh in &mut meshes {
+            for _ in 0..2 {
+                assert!(matches!(next(mesh).await, MeshEvent::PeerConnected(_)));
+            }
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let before = said.load(Ordering::Relaxed);
+        network.between("1", "2").cut();
+        assert_eq!(next(&mut meshes[0]).await, MeshEvent::PeerUnstable(id(2)));
+        assert_eq!(next(&mut meshes[1]).await, MeshEvent::PeerUnstable(id(1)));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        network.between("1", "2").heal();
+        assert_eq!(next(&mut meshes[0]).await, MeshEvent::PeerRecovered(id(2)));
+        assert_eq!(next(&mut meshes[1]).await, MeshEvent::PeerRecovered(id(1)));
+        assert_eq!(said.load(Ordering::Relaxed), before, "nothing was signalled");
+        is_silent(&mut meshes[2]).await;
+        close_all(meshes).await;
+    });
+}
+
+#[test]
+fn a_peer_changes_its_address_and_stays() {
+    for seed in 0..20 {
+        simulated(seed, |network| async move {
+            let mut meshes = sim_mesh(&network, &Hub::new(), 4).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let since = Instant::now();
+            network.host("2").change_address();
+            for (mesh, others) in meshes.iter_mut().zip([vec![2], vec![1, 3, 4], vec![2], vec![2]]) {
+                let mut back = 0;
+                while back < others.len() {
+                    match next(mesh).await {
+                        MeshEvent::PeerUnstable(peer) => assert!(others.contains(&peer.get())),
+                        MeshEvent::PeerRecovered(_) => back += 1,
+                        other => panic!("{}: {other:?}", mesh.id()),
+                    }
+                }
+            }
+            println!("{seed}: everyone is back {:?} after the change", since.elapsed());
+            assert!(since.elapsed() < Duration::from_secs(8));
+            let (one, rest) = meshes.split_at_mut(1);
+            talk(&one[0], &mut rest[0], "at your new address").await;
+            close_all(meshes).await;
+        });
+    }
+}
+
+#[test]
+fn who_is_not_welcome_is_not_connected_and_the_reason_is_told() {
+    simulated(8, |network| async move {
+        let hub = Hub::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let builder = Mesh::builder().connection(network.peer("1")).admission(move |peer| {
+            count.fetch_add(1, Ordering::Relaxed);
+            async move {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                if peer == id(3) { Err("the table is full") } else { Ok(()) }
+            }
+        });
+        let mut one = builder.join(hub.join_as(id(1))).await.unwrap();
+        let mut others = Vec::new();
+        for n in 2..=3 {
+            let config = network.peer(&n.to_string());
+            others.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
+        }
+        let mut events = vec![next(&mut one).await, next(&mut one).await];
+        events.sort_by_key(|event| matches!(event, MeshEvent::PeerFailed(..)));
+        assert_eq!(events[0], MeshEvent::PeerConnected(id(2)));
+        let MeshEvent::PeerFailed(peer, failure @ PeerFailure::Refused(_)) = &events[1] else {
+            panic!("{:?}", events[1]);
+        };
+        assert_eq!((*peer, &*failure.to_string()), (id(3), "it was not let in: the table is full"));
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        tokio::time::sleep(Duration::from_secs(100)).await;
+        is_silent(&mut one).await;
+        close_all(others.into_iter().chain([one]).collect()).await;
     });
 }
