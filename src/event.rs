@@ -34,7 +34,8 @@ pub enum MeshEvent {
     /// The peer is gone. Exactly one for every `PeerConnected`.
     PeerDisconnected(PeerId, DisconnectReason),
 
-    /// The peer was added and never became connected.
+    /// The peer was added and never became connected. In a mesh that was [joined](crate::MeshBuilder::join) its next life
+    /// may begin by itself, and end like this again.
     PeerFailed(PeerId, PeerFailure),
 
     /// A packet arrived.
@@ -51,11 +52,14 @@ pub enum MeshEvent {
         dropped: u64,
     },
 
-    /// A connected peer has gone silent (ICE reports `disconnected`). It is kept for the grace time
-    /// ([`MeshBuilder::grace`](crate::MeshBuilder::grace)): either `PeerRecovered` or `PeerDisconnected` follows.
+    /// A connected peer has gone silent: nothing of ICE was heard for 3 s, or it has answered neither ICE nor the control
+    /// channel for 5 s. Data is no sign, as a reader may sleep. The peer is kept for the grace time
+    /// ([`MeshBuilder::grace`](crate::MeshBuilder::grace)), in which a mesh that was [joined](crate::MeshBuilder::join)
+    /// restarts ICE: either `PeerRecovered` or `PeerDisconnected` follows.
     PeerUnstable(PeerId),
 
-    /// A peer that was unstable is heard again. Nothing reliable was lost.
+    /// A peer that was unstable is heard again, by the way it had or another one. Nothing reliable was lost; what waits
+    /// may take some seconds more, as SCTP's timer has grown with the silence.
     PeerRecovered(PeerId),
 
     /// Signalling is gone. Connected peers stay; no new ones come, unless and until

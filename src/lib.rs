@@ -50,6 +50,8 @@
 //! | join the lobby of a Godot game, over a WebSocket | `signaling::godot` (feature `ws`) |
 //! | run the signalling server, alone or within an axum program | `signaling::server` (feature `server`) |
 //! | add peers by hand, over anything that carries text | [`MeshBuilder::build`], [`MeshHandle::add_peer`], [`PeerConnection`] |
+//! | know how links are kept, and made anew | [`MeshBuilder::join`], [`MeshEvent::PeerUnstable`], [`PeerConnection::restart_ice`] |
+//! | let only some in | [`MeshBuilder::admission`] |
 //! | know what happens, and why something ended | [`MeshEvent`], [`DisconnectReason`], [`PeerFailure`] |
 //! | know what was tried to connect a peer, and for how long | [`ConnectionReport`], [`MeshHandle::report`] |
 //! | see what a link has carried, its round trip, its way | [`MeshHandle::stats`], [`PeerStats`] |
@@ -92,6 +94,7 @@
 //! | signalling | supervisor | [`join`](MeshBuilder::join) | when the mesh closes, after [`leave`](Signaling::leave); aborted with the supervisor |
 //! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or when its last clone is dropped |
 //! | closing | [`PeerConnection`] | its `close`, or the drop of its last clone | after 150 ms at the most |
+//! | asking for admission | signalling | each new life, with [`admission`](MeshBuilder::admission) | when the callback is done; aborted after 10 s, or when the mesh closes |
 //! | asking for ICE servers | who makes the connection | each new connection, with [`ice_servers_from`](PeerConnectionConfig::ice_servers_from) | when the callback is done; aborted after 10 s, or when nobody waits any more |
 //! | a negotiation step | [`PeerConnection`] | `create_offer`, `handle_signal` | as soon as it is done; it waits for no network |
 //! | repeats of a handshake datagram | [`PeerConnection`] | when one is sent | after 500 ms, when the other side answers, or with the connection |
@@ -101,7 +104,9 @@
 //! | outbox, reliable | handles and sink, peer's task | [1 MiB](MeshBuilder::send_queue_bytes) | `send` waits, `try_send` gives back, the sink is not ready; full for [30 s](MeshBuilder::stall_limit): the peer leaves with `TooSlow` |
 //! | outbox, unreliable, two | handles and sink, peer's task | [256 KiB](MeshBuilder::unreliable_queue_bytes) each | the oldest is shed, counted in `Lagged` |
 //! | SCTP, per channel | peer's task, driver | 16 to 256 KiB, by what the link takes | the rest waits in the outbox |
-//! | control frames | peer's task, driver | one of each kind; 16 when the remote floods us with probes | its probes go unanswered |
+//! | control frames | peer's task, driver | one of each kind; 64 when the remote floods us with probes, or others have much relayed | its probes go unanswered, what is relayed is lost |
+//! | what is relayed for two others | supervisor, peer's task | 32, and 256 in 10 s from each peer | it is lost, and sent again |
+//! | what others relay to us | supervisor, signalling | 64 | it is lost, and sent again |
 //! | events of a channel | driver, peer's task | 256, and SCTP's window of 8 MiB | the remote's SCTP stops. Between two of this crate credits keep it from coming to that |
 //! | inbox, reliable, per peer | peer's task, you | [4 MiB](MeshBuilder::receive_window_bytes) | the remote gets no more credit; one that knows no credits is not read |
 //! | inbox, unreliable, per peer | peer's task, you | [256 KiB](MeshBuilder::unreliable_queue_bytes) | the oldest is shed, counted in `Lagged` |
@@ -134,7 +139,8 @@
 //! signalling. So whoever runs the signalling says who is who, and could put itself between any two: it is trusted
 //! with that, and with nothing else; signals that do not parse, or come in the wrong order, or in masses, are errors or
 //! are ignored. A peer is trusted with nothing: what it sends is bounded, malformed control frames end that peer, and
-//! no peer is told anything of another. A peer learns the addresses of this machine, unless
+//! no peer is told anything of another. When signalling is gone, members relay what two others need to restart ICE: it is
+//! sealed with a key that only those two and their signalling know, so they can lose it, and no more. A peer learns the addresses of this machine, unless
 //! [`relay_only`](PeerConnectionConfig::relay_only). Nothing of addresses, descriptions or payloads is logged above
 //! `debug`, but for the URL of an ICE server that is of no use.
 //!

@@ -356,7 +356,7 @@ fn who_is_not_welcome_is_not_connected_and_the_reason_is_told() {
             let config = network.peer(&n.to_string());
             others.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
         }
-        let mut events = vec![next(&mut one).await, next(&mut one).await];
+        let mut events = [next(&mut one).await, next(&mut one).await];
         events.sort_by_key(|event| matches!(event, MeshEvent::PeerFailed(..)));
         assert_eq!(events[0], MeshEvent::PeerConnected(id(2)));
         let MeshEvent::PeerFailed(peer, failure @ PeerFailure::Refused(_)) = &events[1] else {

@@ -444,15 +444,7 @@ impl AsyncUdpSocket for Socket {
                 let _ = self.base.poll_send(cx, transmit);
             }
         }
-        if matches!(sent, Poll::Ready(Ok(_)))
-            && is_data(transmit.contents)
-            && self.progress.repeats_data(transmit.contents.len())
-        {
-            self.repeat(transmit);
-        } else if !self.progress.is_open()
-            && matches!(sent, Poll::Ready(Ok(_)))
-            && is_to_be_repeated(transmit.contents, self.progress.is_among_us())
-        {
+        if matches!(sent, Poll::Ready(Ok(_))) && self.is_to_be_repeated(transmit.contents) {
             self.repeat(transmit);
         }
         sent
@@ -527,6 +519,13 @@ impl Socket {
         *meta = RecvMeta::default();
         (meta.addr, meta.len, meta.stride) = (NOBODY, INDICATION.len(), INDICATION.len());
         1
+    }
+
+    fn is_to_be_repeated(&self, datagram: &[u8]) -> bool {
+        if is_data(datagram) {
+            return self.progress.repeats_data(datagram.len());
+        }
+        !self.progress.is_open() && is_to_be_repeated(datagram, self.progress.is_among_us())
     }
 
     /// Sends a handshake datagram again until something new is heard. The task ends with the connection.
