@@ -407,7 +407,8 @@ impl MeshBuilder {
     /// and, as that may be gone, through other members, sealed. One that is lost all the same, or failed at the handshake
     /// limit, is connected anew as long as signalling says that it is there: as a new life, after 250 ms, and twice as
     /// long after each failure, at the most 5 s (60 s with a peer that is not of this crate). One that was removed, here
-    /// or there, or has closed its mesh, is not, until signalling or its own offer brings it back.
+    /// or there, or has closed its mesh, is not, until signalling or its own offer brings it back. (A browser page closes
+    /// the connection, too, when it has lost us; so one that is not of this crate, and stays, is offered to after 3 s.)
     ///
     /// A peer of which the owner has not read the ends of 4 former lives waits until some are read, as in
     /// [`add_peer`](MeshHandle::add_peer); the others do not wait for it.

@@ -335,6 +335,7 @@ impl Supervisor {
 fn fate(exit: &Exit) -> Fate {
     match exit {
         Exit::Disconnected(DisconnectReason::ConnectionLost) => Fate::Lost,
+        Exit::Disconnected(DisconnectReason::RemoteClose) => Fate::Closed,
         Exit::Failed(
             PeerFailure::TimedOut { .. }
             | PeerFailure::ConnectionFailed { .. }

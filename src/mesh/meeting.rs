@@ -67,6 +67,8 @@ pub(super) enum Fate {
     Lost,
     /// It never was connected, for a reason that may pass.
     Failed,
+    /// It has closed the connection: as it leaves, or removes us; or, if it is a stranger, as it has lost us.
+    Closed,
     /// Somebody wanted it, or it will not be better the next time.
     Final,
 }

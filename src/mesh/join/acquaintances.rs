@@ -48,7 +48,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// A stranger may have given us up for good, as a Godot game does.
 const MAX_PAUSE_OF_STRANGERS: Duration = Duration::from_secs(60);
-/// How much later the other side offers itself, as the one that was to offer may not have noticed.
+/// How much later the other side offers itself, as the one that was to offer may not have noticed; and how long after a
+/// stranger has closed, as it may be about to leave signalling, too.
 const YIELD: Duration = Duration::from_secs(3);
 
 impl Acquaintances {
@@ -98,7 +99,9 @@ impl Acquaintances {
         known.failures = match fate {
             Fate::Lost => 0,
             Fate::Failed => known.failures.saturating_add(1),
-            Fate::Final => return None,
+            // A page that has lost us, and not we it, waits for our offer. One of ours offers then.
+            Fate::Closed if known.among_us == Some(false) => 0,
+            Fate::Closed | Fate::Final => return None,
         };
         let offers = known.present?;
         // Who was to offer may be a stranger, who would not know what to do with ours.
@@ -107,7 +110,9 @@ impl Acquaintances {
         }
         let limit = if known.among_us == Some(false) { MAX_PAUSE_OF_STRANGERS } else { MAX_PAUSE };
         let pause = (FIRST_PAUSE * 2_u32.saturating_pow(known.failures.min(16))).min(limit);
-        let after = pause + pause.mul_f64(random / 2.0) + if offers { Duration::ZERO } else { YIELD };
+        let after = pause
+            + pause.mul_f64(random / 2.0)
+            + if offers && fate != Fate::Closed { Duration::ZERO } else { YIELD };
         Some(NextLife { after, we_offer: true })
     }
 
@@ -161,6 +166,19 @@ mod tests {
         assert_eq!(known.ended(id(2), Fate::Lost, 0.0), next(FIRST_PAUSE + YIELD));
         known.left(id(1));
         assert_eq!(known.ended(id(1), Fate::Lost, 0.0), None);
+    }
+
+    #[test]
+    fn a_stranger_that_has_closed_and_stays_is_offered_to_after_a_while() {
+        let mut known = Acquaintances::default();
+        for (offers, among_us) in [(true, true), (false, true), (false, false)] {
+            known.joined(id(1), offers);
+            known.described(id(1), among_us);
+            assert_eq!(known.ended(id(1), Fate::Closed, 0.0), None, "{offers} {among_us}");
+        }
+        known.joined(id(1), true);
+        let next = NextLife { after: FIRST_PAUSE + YIELD, we_offer: true };
+        assert_eq!(known.ended(id(1), Fate::Closed, 0.0), Some(next));
     }
 
     #[test]
