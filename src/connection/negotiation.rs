@@ -42,6 +42,8 @@ struct Remote {
     ufrag: String,
     /// Those before it.
     former: Vec<String>,
+    /// Its certificates, which a restart does not change.
+    fingerprints: Vec<String>,
 }
 
 /// What tells one description from another of the same peer.
@@ -128,7 +130,15 @@ impl Remote {
             former.drain(..former.len().saturating_sub(MAX_FORMER));
         }
         let ufrag = ufrag_of_description(sdp).unwrap_or_default().to_owned();
-        Remote { identity: Identity::of(sdp), ufrag, former }
+        Remote { identity: Identity::of(sdp), ufrag, former, fingerprints: fingerprints_of(sdp) }
+    }
+
+    /// DTLS lives on through a restart, so the certificates are those that it has proved (RFC 8842 section 5.5).
+    fn check_restart(&self, sdp: &str) -> Result<(), ConnectionError> {
+        if fingerprints_of(sdp) == self.fingerprints {
+            return Ok(());
+        }
+        Err(ConnectionError::InvalidDescription("a restart of ICE has another fingerprint".to_owned()))
     }
 }
 
@@ -165,6 +175,11 @@ fn without_names(mut description: SessionDescription) -> SessionDescription {
 }
 
 const UFRAG: &str = "a=ice-ufrag:";
+
+fn fingerprints_of(sdp: &str) -> Vec<String> {
+    let lines = sdp.lines().filter_map(|line| line.trim_end().strip_prefix("a=fingerprint:"));
+    lines.map(str::to_ascii_lowercase).collect()
+}
 
 fn ufrag_of_description(sdp: &str) -> Option<&str> {
     sdp.lines().find_map(|line| line.trim_end().strip_prefix(UFRAG))
@@ -316,6 +331,9 @@ impl Inner {
         remote: RemoteDescription,
     ) -> Result<(), ConnectionError> {
         let Some(mark) = remote.mark else { return Ok(()) };
+        if let Some(before) = &negotiation.remote {
+            before.check_restart(&offer.sdp)?;
+        }
         tracing::debug!(number = mark.restart, "ICE is restarted by the remote");
         self.set_remote(negotiation, offer).await?;
         negotiation.restart = mark.restart;
@@ -344,6 +362,9 @@ impl Inner {
     ) -> Result<(), ConnectionError> {
         if let Some(what) = lacks(&answer) {
             return Err(ConnectionError::InvalidDescription(what.to_owned()));
+        }
+        if let Some(before) = &negotiation.remote {
+            before.check_restart(&answer.sdp)?;
         }
         let Some(offer) = negotiation.offered.take() else { return Ok(()) };
         self.shared.begin_restart(ufrag_of_description(&offer.sdp));
@@ -558,6 +579,14 @@ mod tests {
         assert_eq!(negotiation.session_of(&candidate(" ufrag abcd")), Session::Former);
         assert_eq!(negotiation.session_of(&candidate(" ufrag efgh")), Session::Current);
         assert_eq!(negotiation.session_of(&candidate(" ufrag ijkl")), Session::Coming);
+    }
+
+    #[test]
+    fn a_restart_keeps_the_certificate() {
+        let remote = Remote::of(OFFER, None);
+        assert_eq!(remote.check_restart(&OFFER.replace("abcd", "efgh").replace("AB:CD", "ab:cd")), Ok(()));
+        assert!(remote.check_restart(&OFFER.replace("AB:CD", "AB:CE")).is_err());
+        assert!(remote.check_restart("v=0\r\n").is_err());
     }
 
     #[test]

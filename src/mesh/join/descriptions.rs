@@ -4,6 +4,7 @@
 //! |---|---|
 //! | older than another description of that peer | ignored |
 //! | of the connection that there is: repeated, or a restart of ICE | handed to it |
+//! | of a restart of another connection | ignored: that one is gone here, and the remote will find out |
 //! | without a link | a link is made, and it is answered |
 //! | that offers by signalling's word: another one | it is there anew, or tries again: a fresh connection answers it |
 //! | that we offer to, and are connected with | it has lost us, or has restarted: the same |
@@ -71,6 +72,18 @@ impl<S: Signaling> Driver<S> {
         mark: Option<&Mark>,
     ) -> Place {
         let now = Instant::now();
+        // A fresh connection must not answer it: the remote would take that for the answer of the one that is gone.
+        if let Some(mark) = mark.filter(|mark| mark.restart > 0) {
+            let ours = match self.links.get(&from) {
+                Some(link) => link.connection.token().await.is_some_and(|token| token == mark.token),
+                None => false,
+            };
+            return if ours {
+                Place::Connection
+            } else {
+                Place::Nowhere("it restarts ICE of a connection that is gone")
+            };
+        }
         let Some(link) = self.links.get(&from) else { return Place::Fresh { not_before: now } };
         let fresh = Place::Fresh { not_before: link.since + BACK_OFF };
         if !link.we_offer {
@@ -78,7 +91,6 @@ impl<S: Signaling> Driver<S> {
         }
         match mark {
             None => Place::Nowhere("it is we who offer to that stranger"),
-            Some(mark) if mark.restart > 0 => Place::Nowhere("it restarts ICE of a connection that is gone"),
             Some(_) if !self.is_connecting(from) => fresh,
             Some(_) if self.mesh.id() > from => fresh,
             Some(_) => {
