@@ -347,8 +347,10 @@ impl PeerConnection {
     /// Candidates that come before the description are kept, at the most 256, and looked at when it is here; a bad one
     /// is skipped then. The answer to an offer of another
     /// connection is ignored, and so is a repeated description: one with the same token, or from a peer that is not
-    /// of this crate with the same `ice-ufrag` and `fingerprint`. A candidate that names another ICE session than the
-    /// remote's (`ufrag`, RFC 8839 section 5.1) is of another connection, and ignored as well.
+    /// of this crate with the same `ice-ufrag` and `fingerprint`. A candidate that names a former ICE session of the
+    /// remote's (`ufrag`, RFC 8839 section 5.1) is ignored as well; one of a session that is not known waits for its
+    /// description, between members of this crate, and is ignored otherwise. The offer of a restart of ICE is answered,
+    /// every 500 ms at the most.
     ///
     /// # Errors
     ///
@@ -506,9 +508,9 @@ impl PeerConnection {
         self.inner.shared.condition.borrow().silent
     }
 
-    /// Whether ICE was restarted.
-    pub(crate) fn has_restarted(&self) -> bool {
-        self.inner.shared.condition.borrow().restarts > 0
+    /// How often ICE was restarted.
+    pub(crate) fn restarts(&self) -> u32 {
+        self.inner.shared.condition.borrow().restarts
     }
 
     /// The token that both sides share, once they do.

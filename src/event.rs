@@ -151,6 +151,7 @@ impl fmt::Display for DisconnectReason {
 pub enum PeerFailure {
     /// Not connected within the handshake limit
     /// ([`MeshBuilder::handshake_limit`](crate::MeshBuilder::handshake_limit)).
+    #[non_exhaustive]
     TimedOut {
         /// What it was stuck in.
         stage: Stage,
@@ -161,6 +162,7 @@ pub enum PeerFailure {
     },
 
     /// The connection failed or ended.
+    #[non_exhaustive]
     ConnectionFailed {
         /// What it was in.
         stage: Stage,
@@ -169,6 +171,7 @@ pub enum PeerFailure {
     },
 
     /// The remote closed the connection before it was connected.
+    #[non_exhaustive]
     RemoteClosed {
         /// What it was in.
         stage: Stage,
@@ -290,7 +293,7 @@ impl fmt::Display for Stuck<'_> {
             _ => {}
         }
         f.write_str(match stage {
-            Stage::Signaling => "; is the remote there, and does signalling reach it?",
+            Stage::Signaling => "; is the remote there, does signalling reach it, and does it let us in?",
             Stage::Ice if report.attempts > 0 && report.remote.is_empty() => {
                 "; does signalling carry the remote's candidates?"
             }

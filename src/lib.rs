@@ -104,8 +104,8 @@
 //! | outbox, reliable | handles and sink, peer's task | [1 MiB](MeshBuilder::send_queue_bytes) | `send` waits, `try_send` gives back, the sink is not ready; full for [30 s](MeshBuilder::stall_limit): the peer leaves with `TooSlow` |
 //! | outbox, unreliable, two | handles and sink, peer's task | [256 KiB](MeshBuilder::unreliable_queue_bytes) each | the oldest is shed, counted in `Lagged` |
 //! | SCTP, per channel | peer's task, driver | 16 to 256 KiB, by what the link takes | the rest waits in the outbox |
-//! | control frames | peer's task, driver | one of each kind; 64 when the remote floods us with probes, or others have much relayed | its probes go unanswered, what is relayed is lost |
-//! | what is relayed for two others | supervisor, peer's task | 32, and 256 in 10 s from each peer | it is lost, and sent again |
+//! | control frames | peer's task, driver | one of each kind; 16 when the remote floods us with probes, and 8 that are relayed | its probes go unanswered, what is relayed is lost |
+//! | what is relayed for two others | supervisor, peer's task | 32, and 256 or 256 KiB in 10 s from each peer | it is lost, and sent again |
 //! | what others relay to us | supervisor, signalling | 64 | it is lost, and sent again |
 //! | events of a channel | driver, peer's task | 256, and SCTP's window of 8 MiB | the remote's SCTP stops. Between two of this crate credits keep it from coming to that |
 //! | inbox, reliable, per peer | peer's task, you | [4 MiB](MeshBuilder::receive_window_bytes) | the remote gets no more credit; one that knows no credits is not read |
@@ -116,7 +116,7 @@
 //! | commands | handles, supervisor | 64 | the method waits a turn: the supervisor waits for nobody |
 //! | reports | peers, supervisor | 256 | the peer waits a turn |
 //! | signals | connection, [`SignalStream`] | 256 candidates | a candidate is dropped, and logged |
-//! | remote candidates | [`handle_signal`](PeerConnection::handle_signal), connection | 256 before the description, 1,024 in all | [`ConnectionError::TooMuch`] |
+//! | remote candidates | [`handle_signal`](PeerConnection::handle_signal), connection | 256 before the description, 1,024 of each restart of ICE | [`ConnectionError::TooMuch`] |
 //! | a member's signals | [`Hub`](signaling::loopback::Hub), signalling | 16,384 | refused to the sender, or logged |
 //! | frames to a signalling server | `GodotSignaling`, its socket | 4 MiB | a signal is refused, and logged |
 //! | signals of peers not announced yet | a signalling server, `GodotSignaling` | 64 | the oldest is dropped, and logged |

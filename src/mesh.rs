@@ -309,15 +309,16 @@ impl MeshBuilder {
         self
     }
 
-    /// How long one attempt of [`join`](MeshBuilder::join) to connect a peer may take, before a fresh connection
-    /// takes its place. Default 8 s.
+    /// How long the first attempt of [`join`](MeshBuilder::join) to connect a peer may take, before a fresh connection
+    /// takes its place, which has twice as long, and those after it four times. Default 8 s.
     pub fn attempt_limit(mut self, limit: Duration) -> Self {
         self.attempt_limit = limit.min(FOREVER);
         self
     }
 
-    /// How long a connected peer may be silent before it is lost, counted from its `PeerUnstable`, which comes
-    /// within 4 s of the silence. Default 8 s.
+    /// How long a connected peer may be silent before it is lost, counted from its `PeerUnstable`. That comes within 4 s
+    /// when nothing is heard of it; when it is heard, and hears nothing of us, within 7 s (9 s if it is not of this
+    /// crate; over a relay of ours only when it falls silent itself). Default 8 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace.min(FOREVER);
         self
@@ -367,12 +368,23 @@ impl MeshBuilder {
     }
 
     /// Asks the callback about each peer that signalling brings to [`join`](Self::join), before a connection to it is made:
-    /// a ban list, a password check, a room that is full. `Ok` lets it in; with an error, the peer fails with
+    /// a ban list, a room that is full, tickets that were checked elsewhere (all that is known of the peer is its id). `Ok` lets it in; with an error, the peer fails with
     /// [`PeerFailure::Refused`](crate::PeerFailure::Refused) and the error's text, once for each time that it joins;
     /// it is told nothing. It is asked again about each later life of the peer, also when a lost link is to be made anew,
     /// and may be asked about many peers at once. Default none: everyone is welcome. A second one takes the place of the first.
     ///
     /// It has 10 s. Who gets no answer in that time, or a panic for one, is not let in. Nobody else waits for it.
+    ///
+    /// ```
+    /// # use std::{collections::HashSet, sync::{Arc, Mutex}};
+    /// # use webrtc_mesh::{Mesh, PeerId};
+    /// let banned: Arc<Mutex<HashSet<PeerId>>> = Arc::default();
+    /// let builder = Mesh::builder().admission(move |peer| {
+    ///     let is_banned = banned.lock().unwrap().contains(&peer);
+    ///     async move { if is_banned { Err("banned for cheating") } else { Ok(()) } }
+    /// });
+    /// # let _ = builder;
+    /// ```
     ///
     /// # Cancel safety
     ///

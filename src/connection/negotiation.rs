@@ -6,10 +6,13 @@
 //! costs nothing, and the old way may still heal. One that is not answered is repeated as it is; an answer that may have
 //! been lost, too, with the candidates known by then.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use rtc::peer_connection::configuration::RTCOfferOptions;
+use tokio::time::Instant;
 use webrtc::peer_connection::{RTCIceCandidateInit, RTCSessionDescription};
 
 use super::description::{CONTROL_VERSION, MAX_SDP_BYTES, Mark, RemoteDescription, lacks};
@@ -32,6 +35,10 @@ pub(super) struct Negotiation {
     restart: u32,
     /// The offer of that restart, as long as there is no answer.
     offered: Option<RTCSessionDescription>,
+    /// When a restart was answered last, again or not.
+    answered: Option<Instant>,
+    /// The remote's candidates of this session, as they may come by several ways.
+    taken: HashSet<String>,
 }
 
 /// The description that was taken.
@@ -64,6 +71,8 @@ pub(super) enum Role {
 
 /// Remote candidates taken by one connection between two restarts.
 const MAX_REMOTE_CANDIDATES: usize = 1024;
+/// How often restarts of the remote are answered, and their answers repeated; the remote repeats its offers less often.
+const ANSWER_EVERY: Duration = Duration::from_millis(500);
 /// Former ICE sessions that are remembered: a candidate of an older one costs a few checks that fail.
 const MAX_FORMER: usize = 16;
 const MAX_CANDIDATE_BYTES: usize = 1024;
@@ -278,9 +287,16 @@ impl Inner {
                 if negotiation.has_answered(&description) == Some(true) =>
             {
                 let number = remote.mark.as_ref().map_or(0, |mark| mark.restart);
-                if number > negotiation.restart {
+                let now = Instant::now();
+                let too_often = negotiation.answered.is_some_and(|answered| now - answered < ANSWER_EVERY);
+                if number == 0 || number < negotiation.restart || too_often {
+                    tracing::debug!("an offer that was answered, or comes too soon, is ignored");
+                } else if number > negotiation.restart {
+                    negotiation.answered = Some(now);
                     self.answer_restart(&mut negotiation, description, remote).await?;
-                } else if number == negotiation.restart && number > 0 {
+                } else if self.shared.condition.borrow().state != ConnectionState::Connected {
+                    // Else the answer has arrived, as there is a way.
+                    negotiation.answered = Some(now);
                     self.repeat_answer(&remote).await;
                 }
             }
@@ -336,8 +352,8 @@ impl Inner {
         }
         tracing::debug!(number = mark.restart, "ICE is restarted by the remote");
         self.set_remote(negotiation, offer).await?;
-        negotiation.restart = mark.restart;
         let answer = self.library.create_answer(None).await.map_err(|error| library_error(&error))?;
+        negotiation.restart = mark.restart;
         let sdp = mark.write(without_candidates(&answer.sdp));
         self.shared.begin_restart(ufrag_of_description(&answer.sdp));
         self.library.set_local_description(answer).await.map_err(|error| library_error(&error))?;
@@ -418,6 +434,7 @@ impl Inner {
         self.shared.record.remote_description(&told);
         negotiation.remote = Some(Remote::of(&sdp, negotiation.remote.take()));
         negotiation.candidates = negotiation.early.len();
+        negotiation.taken.clear();
         Ok(())
     }
 
@@ -461,8 +478,15 @@ impl Inner {
             return Err(ConnectionError::TooMuch { what: "candidates", limit: MAX_REMOTE_CANDIDATES });
         }
         if session == Session::Current {
+            if !negotiation.taken.insert(candidate.candidate.clone()) {
+                return Ok(());
+            }
             negotiation.candidates += 1;
             return self.add_candidate(candidate).await;
+        }
+        if negotiation.early.len() >= MAX_CANDIDATES && negotiation.remote.is_some() {
+            // Of a restart whose description never came.
+            negotiation.early.clear();
         }
         if negotiation.early.len() >= MAX_CANDIDATES {
             return Err(ConnectionError::TooMuch { what: "early candidates", limit: MAX_CANDIDATES });

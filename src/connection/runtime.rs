@@ -278,15 +278,17 @@ impl Runtime for ConnectionRuntime {
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         self.sockets.fetch_add(1, Ordering::AcqRel);
-        let local = socket.local_addr()?;
-        self.watched.servers.bound(local);
-        self.watched.record.bound(local);
         let kernel = socket2::SockRef::from(&socket);
         // The kernel grants less than asked for without an error; an error means a platform without the option.
         let _ = kernel.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = kernel.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        let base = self.base.wrap_udp_socket(socket)?;
+        // In a simulation it is not the one that was bound.
+        let local = base.local_addr()?;
+        self.watched.servers.bound(local);
+        self.watched.record.bound(local);
         Ok(Arc::new(Socket {
-            base: self.base.wrap_udp_socket(socket)?,
+            base,
             runtime: self.base.clone(),
             progress: self.progress.clone(),
             handshake: Arc::default(),

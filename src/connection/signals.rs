@@ -42,7 +42,10 @@ impl SignalQueue {
         if state.closed {
             return;
         }
-        state.described = true;
+        if std::mem::replace(&mut state.described, true) {
+            // What was not taken yet is of a former session, or repeated now.
+            state.ready.clear();
+        }
         state.ready.push_back(Signal::Description(description));
         let early = std::mem::take(&mut state.early);
         state.ready.extend(early.into_iter().map(Signal::Candidate));

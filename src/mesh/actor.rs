@@ -236,6 +236,8 @@ impl Supervisor {
             gauges: handle.gauges.clone(),
             lane,
             connected: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            departed: AtomicBool::new(false),
             announced: AtomicBool::new(false),
             max_message_bytes: AtomicUsize::new(0),
             peer: handle,
@@ -292,6 +294,8 @@ impl Supervisor {
                 tracing::info!(%peer, %reason, "disconnected");
                 // Its task may go on for a moment, to say goodbye.
                 if let Some(entry) = self.entry(peer).filter(|entry| entry.life == life) {
+                    entry.leaving.store(true, Ordering::Release);
+                    entry.departed.store(true, Ordering::Release);
                     entry.connected.store(false, Ordering::Release);
                 }
                 metrics::disconnected(&reason);
@@ -302,6 +306,7 @@ impl Supervisor {
                 let Some(entry) = self.lives.get(&life).and_then(|peer| self.entry(*peer)) else { return };
                 // A broadcast passes it by; what names it is told that it is not connected.
                 entry.outbox.close();
+                entry.leaving.store(true, Ordering::Release);
                 entry.connected.store(false, Ordering::Release);
                 entry.peer.leave(farewell);
             }

@@ -100,6 +100,10 @@ pub(super) struct Entry {
     pub(super) gauges: Arc<Gauges>,
     pub(super) lane: Arc<Lane>,
     pub(super) connected: AtomicBool,
+    /// It leaves, or has left but for its task.
+    pub(super) leaving: AtomicBool,
+    /// The owner was told that it is gone; its task goes on for a moment.
+    pub(super) departed: AtomicBool,
     /// The owner was told that it is connected.
     pub(super) announced: AtomicBool,
     /// What both sides take, once connected.
@@ -192,6 +196,15 @@ impl MeshHandle {
     ) -> Result<Life, AddPeerError> {
         let shared = &self.shared;
         self.admission(peer).await;
+        // Its owner was told that it has left, so its id is free but for a moment: the farewell time at the most.
+        let departed =
+            shared.registry().get(&peer).filter(|entry| entry.has_departed()).map(|entry| entry.life);
+        if let Some(life) = departed {
+            let (gone, left) = oneshot::channel();
+            if shared.commands.send(Command::AwaitEnd { life, gone }).await.is_ok() {
+                let _ = left.await;
+            }
+        }
         let (made, channels_made) = oneshot::channel();
         let (reply, replied) = oneshot::channel();
         let first = Takeover { connection, unreliable_lifetime, made };
@@ -268,7 +281,7 @@ impl MeshHandle {
     ///
     /// It is ready at once.
     pub async fn peer(&self, peer: PeerId) -> Option<PeerInfo> {
-        self.shared.registry().get(&peer).map(|entry| entry.info())
+        self.shared.registry().get(&peer).filter(|entry| !entry.has_departed()).map(|entry| entry.info())
     }
 
     /// All peers, connected or not, by ascending id (Godot's `get_peers`).
@@ -277,7 +290,9 @@ impl MeshHandle {
     ///
     /// It is ready at once.
     pub async fn peers(&self) -> BTreeMap<PeerId, PeerInfo> {
-        self.shared.registry().iter().map(|(peer, entry)| (*peer, entry.info())).collect()
+        let registry = self.shared.registry();
+        let there = registry.iter().filter(|(_, entry)| !entry.has_departed());
+        there.map(|(peer, entry)| (*peer, entry.info())).collect()
     }
 
     /// Whether the peer is in the mesh, connected or not (Godot's `has_peer`).
@@ -286,7 +301,7 @@ impl MeshHandle {
     ///
     /// It is ready at once.
     pub async fn has_peer(&self, peer: PeerId) -> bool {
-        self.shared.registry().contains_key(&peer)
+        self.shared.registry().get(&peer).is_some_and(|entry| !entry.has_departed())
     }
 
     /// Refuses new peers, or no more. Those that were added, connected or not, are not concerned.
@@ -502,7 +517,7 @@ impl Shared {
         }
         let excepted = match packet.target {
             Target::Peer(peer) => {
-                let entry = registry.get(&peer).cloned();
+                let entry = registry.get(&peer).filter(|entry| !entry.has_departed()).cloned();
                 drop(registry);
                 return match entry {
                     Some(entry) => entry.offer(peer, packet, overfill),
@@ -576,6 +591,15 @@ impl Entry {
         self.gauges.counters(packet.mode).count_shed_sending(shed);
         self.lane.shed(packet.mode, shed);
         if full { Offer::Full(vec![self]) } else { Offer::Taken }
+    }
+
+    /// Whether it was never connected, and is not told to leave.
+    pub(super) fn is_connecting(&self) -> bool {
+        !self.is_connected() && !self.leaving.load(Ordering::Acquire)
+    }
+
+    fn has_departed(&self) -> bool {
+        self.departed.load(Ordering::Acquire)
     }
 
     pub(super) fn is_connected(&self) -> bool {

@@ -36,7 +36,7 @@ use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::time::{Duration, Instant, sleep, sleep_until, timeout};
 
 use super::handle::MeshHandle;
-use super::meeting::{Letters, SealRequest, SignalingStatus};
+use super::meeting::{Fate, Letters, SealRequest, SignalingStatus};
 use crate::connection::{PeerConnection, PeerConnectionConfig, Signal, UnreliableLifetime};
 use crate::error::SignalingError;
 use crate::event::MeshEvent;
@@ -77,6 +77,8 @@ struct Link {
     hastened: bool,
     /// When the next restart of ICE is offered, while the peer is silent.
     restart: Option<Instant>,
+    /// How many there were when that was looked at last.
+    restarts: u32,
 }
 
 /// What comes from the connections.
@@ -101,6 +103,8 @@ struct Driver<S> {
     waiting: WaitingRoom,
     /// The peers that wait or are linked, while it is asked about their next connection.
     asked: HashMap<PeerId, Asking>,
+    /// Counts what was asked.
+    questions: u64,
     known: Acquaintances,
     /// Those that were reported as failed since they joined, as no connection could be made for them.
     reported: HashSet<PeerId>,
@@ -145,6 +149,7 @@ pub(super) async fn run(signaling: impl Signaling, letters: Letters, mesh: MeshH
         links: BTreeMap::new(),
         waiting: WaitingRoom::default(),
         asked: HashMap::new(),
+        questions: 0,
         known: Acquaintances::default(),
         reported: HashSet::new(),
         news: SelectAll::new(),
@@ -211,15 +216,20 @@ impl<S: Signaling> Driver<S> {
             if self.links.get(&peer).is_some_and(|link| link.life == life) {
                 self.links.remove(&peer);
             }
-            let next = self.known.ended(peer, fate, random::fraction());
-            let free = self.waiting.get(peer).is_none() && !self.links.contains_key(&peer);
-            if let Some(NextLife { after, we_offer }) = next
-                && free
-                && self.can_signal()
-            {
-                tracing::debug!(%peer, ?after, "its next life begins");
-                self.waiting.put(peer, Waiting::new(we_offer, None, Instant::now() + after));
-            }
+            self.begin_next_life(peer, fate);
+        }
+    }
+
+    /// After a pause, if it is one that begins by itself.
+    fn begin_next_life(&mut self, peer: PeerId, fate: Fate) {
+        let next = self.known.ended(peer, fate, random::fraction());
+        let free = self.waiting.get(peer).is_none() && !self.links.contains_key(&peer);
+        if let Some(NextLife { after, we_offer }) = next
+            && free
+            && self.can_signal()
+        {
+            tracing::debug!(%peer, ?after, "its next life begins");
+            self.waiting.put(peer, Waiting::new(we_offer, None, Instant::now() + after));
         }
     }
 
@@ -253,10 +263,7 @@ impl<S: Signaling> Driver<S> {
                     match self.links.get_mut(&peer) {
                         // It is on the way, and knows better than signalling; but it is not asked again.
                         Some(link) if link.connection.reaches_remote() => link.next = None,
-                        _ => {
-                            self.links.remove(&peer);
-                            self.dismiss(peer, Farewell::Removed).await;
-                        }
+                        _ => self.dismiss(peer, Farewell::Removed).await,
                     }
                 }
             }
@@ -307,14 +314,12 @@ impl<S: Signaling> Driver<S> {
             // A signal of an attempt that was given up, or of a link that is gone.
             News::Signal(_) if !current => {}
             News::Signal(signal) => {
-                if self
-                    .links
-                    .get(&peer)
-                    .is_some_and(|link| link.restart.is_some() || link.connection.has_restarted())
-                {
+                let restarts = |link: &Link| link.restart.is_some() || link.connection.restarts() > 0;
+                if self.links.get(&peer).is_some_and(restarts) {
                     self.relay(peer, &signal).await;
                 }
-                if !self.can_signal() {
+                // While it is restored it takes nothing, and would only hold up what others relay.
+                if self.standing != Standing::Joined {
                     return;
                 }
                 let limit = SEND_LIMIT.min(self.plan.attempt_limit);
@@ -339,7 +344,7 @@ impl<S: Signaling> Driver<S> {
             News::Ended => {}
             News::Silent(silent) if current => self.wavered(peer, silent),
             News::Silent(_) => {}
-            News::Asked(answer) => self.answered(peer, answer),
+            News::Asked(answer) => self.answered(peer, attempt, answer),
         }
     }
 
@@ -347,7 +352,11 @@ impl<S: Signaling> Driver<S> {
     async fn due(&mut self) {
         self.offer_restarts().await;
         let now = Instant::now();
-        for link in self.links.values_mut().filter(|link| link.next.is_some_and(|next| next <= now)) {
+        let due = self.links.iter().filter(|(_, link)| link.next.is_some_and(|next| next <= now));
+        let due: Vec<PeerId> = due.map(|(peer, _)| *peer).collect();
+        for peer in due {
+            let connecting = self.is_connecting(peer);
+            let Some(link) = self.links.get_mut(&peer).filter(|_| connecting) else { continue };
             if link.hastened && link.connection.is_answered() {
                 link.hastened = false;
                 link.next = Some(link.since + self.plan.attempt_limit);
@@ -384,7 +393,7 @@ impl<S: Signaling> Driver<S> {
     fn is_connecting(&self, peer: PeerId) -> bool {
         let Some(link) = self.links.get(&peer) else { return false };
         let registry = self.mesh.shared.registry();
-        registry.get(&peer).is_some_and(|entry| entry.life == link.life && !entry.is_connected())
+        registry.get(&peer).is_some_and(|entry| entry.life == link.life && entry.is_connecting())
     }
 
     /// A link whose peer has left the mesh is none.

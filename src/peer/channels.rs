@@ -128,9 +128,10 @@ const BATCH: usize = 16;
 const TURNS: usize = 8;
 
 /// Frames that wait for the control channel. Each of ours is followed by an answer before the next of its kind, so
-/// only a remote that floods us with probes fills it, or others that have much relayed to it; then its probes go
-/// unanswered, and what is relayed is lost, as it may be by any other way.
-const MAX_FRAMES: usize = 64;
+/// only a remote that floods us with probes fills it; then its probes go unanswered.
+const MAX_FRAMES: usize = 16;
+/// Of those, how many are relayed for others; more are lost, as they may be by any other way.
+const MAX_RELAYS: usize = 8;
 
 impl Channels {
     pub(crate) fn new(
@@ -186,11 +187,16 @@ impl Channels {
 
     /// Says something on the control channel, after what was said before.
     pub(crate) fn say(&mut self, frame: Frame) {
-        let may_be_lost = matches!(
-            frame,
-            Frame::Echo { .. } | Frame::Probe { .. } | Frame::Relay { .. } | Frame::Relayed { .. }
-        );
-        if self.frames.len() < MAX_FRAMES || !may_be_lost {
+        let is_relay = |frame: &Frame| matches!(frame, Frame::Relay { .. } | Frame::Relayed { .. });
+        let is_too_much = match &frame {
+            Frame::Echo { .. } => self.frames.len() >= MAX_FRAMES,
+            // They are large, and must not hold up what the two have to say to each other.
+            frame if is_relay(frame) => {
+                self.frames.iter().filter(|frame| is_relay(frame)).count() >= MAX_RELAYS
+            }
+            _ => false,
+        };
+        if !is_too_much {
             self.frames.push_back(frame);
         }
     }

@@ -10,6 +10,8 @@ use tokio::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Liveness {
     answers: u64,
+    /// They are not seen now, as the link goes over a relay of ours.
+    unseen: bool,
     answered: Instant,
     /// When it is looked next.
     pub(super) look: Instant,
@@ -33,11 +35,12 @@ const RESTART_LIMIT: Duration = Duration::from_secs(4);
 
 impl Liveness {
     pub(super) fn new(now: Instant) -> Liveness {
-        Liveness { answers: 0, answered: now, look: now + LOOK, restart_until: None }
+        Liveness { answers: 0, unseen: false, answered: now, look: now + LOOK, restart_until: None }
     }
 
     /// So many of our requests were answered so far; `None` if that cannot be seen.
     pub(super) fn note(&mut self, answers: Option<u64>, now: Instant) {
+        self.unseen = answers.is_none();
         if answers != Some(self.answers) {
             self.answers = answers.unwrap_or(self.answers);
             self.answered = now;
@@ -46,6 +49,11 @@ impl Liveness {
 
     pub(super) fn answers(&self) -> u64 {
         self.answers
+    }
+
+    /// Whether there were answers since there were so many, as far as can be seen.
+    pub(super) fn has_answered_since(&self, answers: u64) -> bool {
+        self.unseen || self.answers != answers
     }
 
     pub(super) fn look_again(&mut self, silent: bool, now: Instant) {

@@ -141,25 +141,28 @@ struct Probe {
     next: Option<Instant>,
 }
 
-/// How much a remote has had relayed.
+/// How much a remote has had relayed, or has relayed.
 #[derive(Debug)]
 struct Relays {
     since: Instant,
     count: u32,
+    bytes: usize,
 }
 
-/// What a remote may have relayed to others: an ICE restart takes some ten messages, and with each of them there may be
-/// several.
+/// What a remote may have relayed to others, and hand on to us: a restart of ICE takes some ten messages of 1 KiB at the
+/// most, and with each of the others there may be several.
 const MAX_RELAYS: u32 = 256;
+const MAX_RELAYS_BYTES: usize = 256 * 1024;
 const RELAYS_PERIOD: Duration = Duration::from_secs(10);
 
 impl Relays {
-    fn admits(&mut self, now: Instant) -> bool {
+    fn admits(&mut self, bytes: usize, now: Instant) -> bool {
         if now - self.since >= RELAYS_PERIOD {
-            (self.since, self.count) = (now, 0);
+            *self = Relays { since: now, count: 0, bytes: 0 };
         }
         self.count += 1;
-        self.count <= MAX_RELAYS
+        self.bytes += bytes;
+        self.count <= MAX_RELAYS && self.bytes <= MAX_RELAYS_BYTES
     }
 }
 
@@ -186,7 +189,7 @@ impl State {
             heard_goodbye: false,
             probe: Probe { number: 0, sent: None, next: None },
             liveness: Liveness::new(now),
-            relays: Relays { since: now, count: 0 },
+            relays: Relays { since: now, count: 0, bytes: 0 },
         }
     }
 
@@ -367,13 +370,17 @@ impl State {
                 }
             }
             Frame::Relay { to, body } => {
-                if self.relays.admits(now) {
+                if self.relays.admits(body.len(), now) {
                     effects.push(Effect::Relay { to, body });
                 } else {
                     tracing::debug!("too much is to be relayed: one message is not");
                 }
             }
-            Frame::Relayed { from, body } => effects.push(Effect::Relayed { from, body }),
+            Frame::Relayed { from, body } => {
+                if self.relays.admits(body.len(), now) {
+                    effects.push(Effect::Relayed { from, body });
+                }
+            }
             Frame::Probe { number } => {
                 effects.push(Effect::Say(Frame::Echo { number, received: tally.received }));
             }
@@ -383,6 +390,10 @@ impl State {
                     && let Some(sent) = self.probe.sent.take()
                 {
                     effects.push(Effect::RoundTrip(now - sent));
+                }
+                if let Phase::Unstable { answers, .. } = &mut self.phase {
+                    *answers = None;
+                    self.recover(now, effects);
                 }
             }
         }
@@ -438,7 +449,7 @@ impl State {
     fn recover(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         let Phase::Unstable { answers, .. } = self.phase else { return };
         let connected = self.condition.state == ConnectionState::Connected;
-        if connected && answers.is_none_or(|answers| answers != self.liveness.answers()) {
+        if connected && answers.is_none_or(|answers| self.liveness.has_answered_since(answers)) {
             self.phase = Phase::Connected;
             // What it did not answer meanwhile is no evidence against it.
             self.liveness.restart(now);

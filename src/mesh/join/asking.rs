@@ -20,11 +20,14 @@ pub(in crate::mesh) struct Admission(
     Arc<dyn Fn(PeerId) -> BoxFuture<'static, Result<(), String>> + Send + Sync>,
 );
 
-/// What became of the questions for one peer.
+/// What was asked about one peer.
 #[derive(Debug)]
-pub(super) enum Asking {
-    Asking,
-    Asked(Result<PeerConnectionConfig, Denial>),
+pub(super) struct Asking {
+    /// Tells it from what was asked before, about whoever had the id then.
+    number: u64,
+    /// It was asked whether a new life is welcome.
+    new_life: bool,
+    answer: Option<Result<PeerConnectionConfig, Denial>>,
 }
 
 /// Why no connection is made.
@@ -79,11 +82,13 @@ impl<S: Signaling> Driver<S> {
         if !self.plan.connection.must_ask() && admission.is_none() {
             return true;
         }
-        match self.asked.get(&peer) {
-            Some(Asking::Asked(_)) => true,
-            Some(Asking::Asking) => false,
+        // What was asked for a former life says nothing of a new one.
+        match self.asked.get(&peer).filter(|asking| asking.new_life || !new_life) {
+            Some(asking) => asking.answer.is_some(),
             None => {
-                self.asked.insert(peer, Asking::Asking);
+                self.questions += 1;
+                let number = self.questions;
+                self.asked.insert(peer, Asking { number, new_life, answer: None });
                 let config = self.plan.connection.clone();
                 let answers = async move {
                     if let Some(admission) = admission {
@@ -91,19 +96,22 @@ impl<S: Signaling> Driver<S> {
                     }
                     config.ask().await.map_err(Denial::Connection)
                 };
-                let asked = async move { (peer, 0, News::Asked(answers.await)) };
+                let asked = async move { (peer, number, News::Asked(answers.await)) };
                 self.news.push(futures::stream::once(asked).boxed());
                 false
             }
         }
     }
 
-    pub(super) fn answered(&mut self, peer: PeerId, answer: Result<PeerConnectionConfig, Denial>) {
-        // Else it was asked for twice, as it has left and come back.
-        if !matches!(self.asked.get(&peer), Some(Asking::Asking)) {
-            return;
-        }
-        self.asked.insert(peer, Asking::Asked(answer));
+    pub(super) fn answered(
+        &mut self,
+        peer: PeerId,
+        number: u64,
+        answer: Result<PeerConnectionConfig, Denial>,
+    ) {
+        // Else it has left and come back, or somebody else has, and it was asked anew.
+        let Some(asking) = self.asked.get_mut(&peer).filter(|asking| asking.number == number) else { return };
+        asking.answer = Some(answer);
         let now = Instant::now();
         if self.waiting.get(peer).is_some() {
             self.waiting.look_at(peer, now);
@@ -115,9 +123,9 @@ impl<S: Signaling> Driver<S> {
     }
 
     pub(super) async fn make(&mut self, peer: PeerId) -> Result<PeerConnection, Denial> {
-        let config = match self.asked.remove(&peer) {
-            Some(Asking::Asked(config)) => config?,
-            _ => self.plan.connection.clone(),
+        let config = match self.asked.remove(&peer).and_then(|asking| asking.answer) {
+            Some(config) => config?,
+            None => self.plan.connection.clone(),
         };
         PeerConnection::new(config).await.map_err(Denial::Connection)
     }

@@ -11,6 +11,7 @@ use crate::error::AddPeerError;
 use crate::event::PeerFailure;
 use crate::id::PeerId;
 use crate::mesh::handle::Command;
+use crate::mesh::meeting::Fate;
 use crate::peer::{Farewell, Life, Takeover};
 use crate::random;
 use crate::signaling::Signaling;
@@ -21,6 +22,8 @@ enum Outcome {
     /// Its former life is in the way, for a moment.
     Blocked,
     Failed,
+    /// No connection could be made now.
+    Unable,
 }
 
 /// What became of a fresh connection for a peer that is connecting.
@@ -59,7 +62,9 @@ impl<S: Signaling> Driver<S> {
             if !self.mesh.shared.inbox.admits(peer) && !self.mesh.refuse_new_connections() {
                 continue;
             }
-            if !self.is_asked(peer, !self.links.contains_key(&peer)) {
+            self.forget_if_gone(peer);
+            // One that is connected, or leaves, is to be replaced.
+            if !self.is_asked(peer, !self.is_connecting(peer)) {
                 self.waiting.look_at(peer, Instant::now() + ANSWERS_LIMIT);
                 continue;
             }
@@ -84,6 +89,7 @@ impl<S: Signaling> Driver<S> {
                     }
                 }
                 Outcome::Failed => {}
+                Outcome::Unable => self.begin_next_life(peer, Fate::Failed),
             }
         }
     }
@@ -117,7 +123,7 @@ impl<S: Signaling> Driver<S> {
             Err(AddPeerError::Connection(error)) => {
                 tracing::debug!(%peer, %error, "no connection could be made");
                 self.report(peer, PeerFailure::Connection(error)).await;
-                Outcome::Failed
+                Outcome::Unable
             }
             Err(error) => {
                 tracing::debug!(%peer, %error, "a peer is not connected");
@@ -152,7 +158,6 @@ impl<S: Signaling> Driver<S> {
                 Outcome::Begun
             }
             Renewal::NotConnecting => {
-                self.links.remove(&peer);
                 self.dismiss(peer, Farewell::Replaced).await;
                 Outcome::Blocked
             }
@@ -210,10 +215,12 @@ impl<S: Signaling> Driver<S> {
         }
     }
 
-    /// Tells a peer to leave, and does not wait for it.
+    /// Tells a linked peer to leave, and does not wait for it.
     pub(super) async fn dismiss(&mut self, peer: PeerId, farewell: Farewell) {
+        let Some(link) = self.links.remove(&peer) else { return };
         let (gone, _) = oneshot::channel();
-        let _ = self.mesh.shared.commands.send(Command::Remove { peer, begun: None, farewell, gone }).await;
+        let begun = Some(link.life);
+        let _ = self.mesh.shared.commands.send(Command::Remove { peer, begun, farewell, gone }).await;
     }
 
     /// Follows a connection whose channels are made, and offers if that is our part.
@@ -231,11 +238,23 @@ impl<S: Signaling> Driver<S> {
         self.news.push(signals_of(peer, attempt, &connection));
         self.news.push(end_of(peer, attempt, &connection));
         self.news.push(silences_of(peer, attempt, &connection));
-        let next = we_offer.then(|| Instant::now() + self.plan.attempt_limit);
+        // The longer it takes, the more time each has: a slow way needs it.
+        let limit = self.plan.attempt_limit * 2_u32.pow(tries.min(2));
+        let next = we_offer.then(|| Instant::now() + limit);
         let offered = if we_offer { connection.create_offer().await } else { Ok(()) };
         let since = Instant::now();
-        let link =
-            Link { life, connection, we_offer, attempt, since, next, tries, restart: None, hastened: false };
+        let link = Link {
+            life,
+            connection,
+            we_offer,
+            attempt,
+            since,
+            next,
+            tries,
+            restart: None,
+            restarts: 0,
+            hastened: false,
+        };
         self.links.insert(peer, link);
         if let Err(error) = offered {
             tracing::debug!(%peer, %error, "no offer could be made");

@@ -2,11 +2,11 @@
 //! signalling, and through up to [`RELAYS`] other members. A signal that comes twice does no harm.
 //!
 //! The side that has offered restarts, among members of this crate; strangers are waited for. It begins as soon as the
-//! peer is silent, and goes on, every [`RESTART_EVERY`], as long as it is: as an offer that is not answered costs nothing,
-//! and the old way may heal at any time.
+//! peer is silent. An offer that is not answered is repeated every [`REPEAT_AFTER`], as it costs nothing, and the old way
+//! may heal at any time. An answer gives up the old way, so what it begins has [`RESTART_AFTER`] more: ICE takes a relay
+//! after 2 s, and a slow way needs several round trips.
 
 use bytes::Bytes;
-use rand::seq::IteratorRandom as _;
 use tokio::time::{Duration, Instant};
 
 use super::relayed::{open, seal};
@@ -14,10 +14,13 @@ use super::{Driver, Standing};
 use crate::connection::{RemoteDescription, Signal};
 use crate::id::PeerId;
 use crate::peer::control::Frame;
+use crate::random;
 use crate::signaling::Signaling;
 
-/// How often a restart is offered again.
-const RESTART_EVERY: Duration = Duration::from_secs(2);
+/// How soon an offer that was not answered is repeated.
+const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// How soon one that was answered, and did not help, is followed by another.
+const RESTART_AFTER: Duration = Duration::from_secs(5);
 
 /// How many members are asked to relay a signal.
 const RELAYS: usize = 2;
@@ -28,6 +31,7 @@ impl<S: Signaling> Driver<S> {
         if let Some(link) = self.links.get_mut(&peer) {
             let restarts = silent && link.we_offer && !link.connection.is_foreign();
             link.restart = restarts.then(Instant::now);
+            link.restarts = link.connection.restarts();
         }
     }
 
@@ -36,7 +40,12 @@ impl<S: Signaling> Driver<S> {
         let now = Instant::now();
         for (peer, link) in &mut self.links {
             if link.restart.is_some_and(|at| at <= now) {
-                link.restart = Some(now + RESTART_EVERY);
+                let restarts = link.connection.restarts();
+                if std::mem::replace(&mut link.restarts, restarts) != restarts {
+                    link.restart = Some(now + RESTART_AFTER);
+                    continue;
+                }
+                link.restart = Some(now + REPEAT_AFTER);
                 if let Err(error) = link.connection.restart_ice().await {
                     tracing::debug!(%peer, %error, "ICE is not restarted");
                     link.restart = None;
@@ -53,7 +62,15 @@ impl<S: Signaling> Driver<S> {
         let relays = {
             let registry = self.mesh.shared.registry();
             let others = registry.iter().filter(|(other, entry)| **other != peer && entry.can_relay());
-            others.map(|(_, entry)| entry.clone()).sample(&mut rand::rng(), RELAYS)
+            let mut others: Vec<_> = others.map(|(_, entry)| entry.clone()).collect();
+            let count = others.len().min(RELAYS);
+            // Others each time, so that one that hands on nothing is not always asked.
+            (0..count).for_each(|place| {
+                let left = u32::try_from(others.len() - place).unwrap_or(u32::MAX);
+                others.swap(place, place + random::below(left) as usize);
+            });
+            others.truncate(count);
+            others
         };
         for entry in relays {
             entry.peer.relay(Frame::Relay { to: peer.get(), body: body.clone() });
