@@ -22,7 +22,7 @@ use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
 use webrtc_mesh::sim::Network;
 use webrtc_mesh::{
     ConnectionError, ConnectionState, DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerConnection,
-    PeerFailure, PeerId, Signal, Signaling, SignalingError, SignalingEvent,
+    PeerFailure, PeerId, SendError, Signal, Signaling, SignalingError, SignalingEvent, TrySendError,
 };
 
 async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
@@ -367,5 +367,129 @@ fn who_is_not_welcome_is_not_connected_and_the_reason_is_told() {
         tokio::time::sleep(Duration::from_secs(100)).await;
         is_silent(&mut one).await;
         close_all(others.into_iter().chain([one]).collect()).await;
+    });
+}
+
+/// Signalling takes no time here; the direct way is gone for good, and a relay is there.
+#[test]
+fn a_direct_way_that_ends_is_replaced_by_a_relay_of_either_side() {
+    for both in [true, false] {
+        simulated(9, |network| async move {
+            let server = network.host("relay").turn_server("user", "secret").unwrap();
+            let hub = Hub::new();
+            let mut meshes = Vec::new();
+            for n in 1..=2 {
+                let mut config = network.peer(&n.to_string());
+                if both || n == 1 {
+                    config = config.ice_server(server.ice_server());
+                }
+                meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
+            }
+            for mesh in &mut meshes {
+                assert!(matches!(next(mesh).await, MeshEvent::PeerConnected(_)));
+            }
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let since = Instant::now();
+            network.link("1", "2").cut();
+            network.link("2", "1").cut();
+            for (mesh, other) in meshes.iter_mut().zip([2, 1]) {
+                assert_eq!(next(mesh).await, MeshEvent::PeerUnstable(id(other)));
+                assert_eq!(next(mesh).await, MeshEvent::PeerRecovered(id(other)));
+                println!("{both} {}: recovered over the relay after {:?}", mesh.id(), since.elapsed());
+            }
+            let stats = meshes[0].handle().stats(id(2)).await.unwrap();
+            assert!(stats.is_relayed() == Some(true) && stats.restarts > 0, "{stats:?}");
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            let (one, two) = meshes.split_at_mut(1);
+            talk(&one[0], &mut two[0], "by a detour").await;
+            close_all(meshes).await;
+        });
+    }
+}
+
+#[test]
+fn each_life_is_admitted_anew_whatever_else_was_asked_before() {
+    simulated(10, |network| async move {
+        let hub = Hub::new();
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        let no_servers = || async { Ok::<_, String>(Vec::new()) };
+        let config = network.peer("1").ice_servers_from(no_servers);
+        let builder = Mesh::builder().connection(config).admission(move |_| {
+            let first = count.fetch_add(1, Ordering::Relaxed) == 0;
+            async move { if first { Ok(()) } else { Err("once is enough") } }
+        });
+        let mut one = builder.join(hub.join_as(id(1))).await.unwrap();
+        let first = Mesh::builder().connection(network.peer("2")).join(hub.join_as(id(2))).await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        // It dies without a word, and comes back under its id.
+        network.host("2").set_silent(true);
+        drop(first);
+        // The hub has its id free in a moment.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let again = Mesh::builder().connection(network.peer("3")).join(hub.join_as(id(2))).await.unwrap();
+        loop {
+            match next(&mut one).await {
+                MeshEvent::PeerUnstable(_) | MeshEvent::PeerDisconnected(..) => {}
+                MeshEvent::PeerFailed(_, PeerFailure::Refused(reason)) => {
+                    break assert_eq!(reason, "once is enough");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 2);
+        close_all(vec![again, one]).await;
+    });
+}
+
+#[test]
+fn a_lost_link_is_made_anew_although_no_connection_could_be_made_for_a_while() {
+    simulated(11, |network| async move {
+        let hub = Hub::new();
+        let down = Arc::new(AtomicUsize::new(0));
+        let mut meshes = Vec::new();
+        for n in 1..=2 {
+            let down = down.clone();
+            let servers = move || {
+                let down = down.load(Ordering::Relaxed) > 0;
+                async move { if down { Err("no network") } else { Ok(Vec::new()) } }
+            };
+            let config = network.peer(&n.to_string()).ice_servers_from(servers);
+            meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
+        }
+        for mesh in &mut meshes {
+            assert!(matches!(next(mesh).await, MeshEvent::PeerConnected(_)));
+        }
+        down.store(1, Ordering::Relaxed);
+        network.links().cut();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        down.store(0, Ordering::Relaxed);
+        network.links().heal();
+        let healed = Instant::now();
+        for mesh in &mut meshes {
+            while !matches!(next(mesh).await, MeshEvent::PeerConnected(_)) {}
+        }
+        println!("connected anew {:?} after", healed.elapsed());
+        assert!(healed.elapsed() < Duration::from_secs(15), "{:?}", healed.elapsed());
+        close_all(meshes).await;
+    });
+}
+
+#[test]
+fn who_has_said_goodbye_is_gone_when_it_is_told_and_may_come_back_at_once() {
+    promise(async {
+        for _ in 0..20 {
+            let (mut one, two) = pair_by_hand().await;
+            let closing = tokio::spawn(async move { two.handle().close().await });
+            assert_eq!(next(&mut one).await, left(2, DisconnectReason::RemoteClose));
+            assert!(!one.handle().has_peer(id(2)).await);
+            assert_eq!(one.handle().peers().await.len(), 0);
+            let sent = one.handle().try_send(OutgoingPacket::reliable(id(2), "too late"));
+            assert!(matches!(sent, Err(TrySendError::Refused(SendError::UnknownPeer(_)))), "{sent:?}");
+            let anew = connection().await;
+            add(&one, &anew, 2).await.unwrap();
+            closing.await.unwrap();
+            in_time(one.handle().close()).await;
+        }
     });
 }

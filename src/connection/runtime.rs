@@ -1,10 +1,13 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with eleven cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with twelve cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
 //! * **Lost handshake datagrams.** When a flight of the DTLS server is lost, the client's repeated ClientHello is not
 //!   answered, and the link hangs for good: one link in thirty at 5 % loss. So every datagram of a flight is sent again
 //!   after 60, 200 and 500 ms, until something new is heard from the other side ([`Handshake`]).
+//! * **The flood of checks.** ICE asks each pair of addresses every 20 ms until it is answered, so that a near way is
+//!   found at once, and never asks less often: the checks of a mesh of 8 fill an uplink of 100 kbit/s for good, and nothing
+//!   else passes. So the longer a connection is being made, the fewer of its checks leave ([`CheckPace`]).
 //! * **The slow opening on a network that loses.** SCTP repeats what was lost after a second, then after two, and so on.
 //!   So the first small datagrams after the handshake, which open SCTP and carry the hellos, are sent again at the same
 //!   times; DTLS drops those that have arrived (RFC 6347 section 4.1.2.6). A mesh of 8 is full after 0.5 s, 0.6 s and
@@ -34,6 +37,7 @@
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -77,6 +81,41 @@ const MAX_OPENING_BYTES: usize = 256;
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
+
+/// Thins ICE's checks out: to one for each destination in a twentieth of the time since its first.
+///
+/// So there are all of them for 400 ms, two in 100 ms after a second, and two in a second after 10 s: some 20 for each
+/// doubling of the time. ICE takes a check that never left for one that was lost.
+#[derive(Debug, Default)]
+struct CheckPace {
+    /// The first check to each destination, and the last.
+    sent: HashMap<SocketAddr, (Instant, Instant)>,
+}
+
+const CHECKS_PER_AGE: u32 = 20;
+/// Destinations whose checks are thinned out: more than a remote has candidates.
+const MAX_DESTINATIONS: usize = 1024;
+
+impl CheckPace {
+    fn admits(&mut self, to: SocketAddr, now: Instant) -> bool {
+        let full = self.sent.len() >= MAX_DESTINATIONS;
+        match self.sent.get_mut(&to) {
+            Some((first, last)) => {
+                let pause = now.saturating_duration_since(*first) / CHECKS_PER_AGE;
+                let admits = now.saturating_duration_since(*last) >= pause;
+                if admits {
+                    *last = now;
+                }
+                admits
+            }
+            None if full => true,
+            None => {
+                self.sent.insert(to, (now, now));
+                true
+            }
+        }
+    }
+}
 
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -136,6 +175,8 @@ pub(super) struct Progress {
     answers: AtomicU64,
     /// The driver has nothing to do before its next timer.
     rests: Notify,
+    /// Which of ICE's checks leave.
+    checks: Mutex<CheckPace>,
     /// How many datagrams of the opening were repeated.
     repeated: AtomicU8,
     /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
@@ -162,6 +203,11 @@ impl Progress {
         if !self.nudged.swap(true, Ordering::AcqRel) {
             self.receiver.wake();
         }
+    }
+
+    /// Whether a check may leave: all may once the link is up, as they are few.
+    fn admits_check(&self, to: SocketAddr, now: Instant) -> bool {
+        self.is_open() || lock(&self.checks).admits(to, now)
     }
 
     /// Whether this datagram is of SCTP's opening, or a hello, as far as can be told without a key: small, and early.
@@ -424,7 +470,10 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        if is_channel_bind(transmit.contents) {
+        if is_channel_bind(transmit.contents)
+            || (is_request(transmit.contents)
+                && !self.progress.admits_check(transmit.destination, self.runtime.now()))
+        {
             return Poll::Ready(Ok(transmit.contents.len()));
         }
         let sent = self.base.poll_send(cx, transmit);
@@ -612,6 +661,11 @@ fn is_to_be_repeated(datagram: &[u8], among_us: bool) -> bool {
     }
 }
 
+/// A STUN binding request (RFC 8489 section 5), as ICE's checks are.
+fn is_request(datagram: &[u8]) -> bool {
+    matches!(datagram, [0, 1, _, _, 0x21, 0x12, 0xa4, 0x42, ..])
+}
+
 /// Application data of DTLS: SCTP, that is.
 fn is_data(datagram: &[u8]) -> bool {
     datagram.first() == Some(&APPLICATION_DATA)
@@ -658,6 +712,20 @@ mod tests {
         assert!(!turns(), "the link is direct");
         progress.sends(&[0, 0x16, 0, 0]);
         assert!(turns());
+    }
+
+    #[test]
+    fn checks_are_thinned_out_the_more_the_longer_it_takes() {
+        let (mut pace, start) = (CheckPace::default(), Instant::now());
+        let to = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
+        let mut sent = |port, from: u64, until: u64| {
+            let times = (from..until).step_by(20).map(|millis| start + Duration::from_millis(millis));
+            times.filter(|time| pace.admits(to(port), *time)).count()
+        };
+        assert_eq!(sent(1, 0, 400), 20, "all of them");
+        assert!((12..=20).contains(&sent(1, 400, 1000)));
+        assert!((30..=50).contains(&sent(1, 1000, 8000)));
+        assert_eq!(sent(2, 8000, 8400), 20, "each destination has its own time");
     }
 
     #[test]

@@ -87,6 +87,8 @@ pub(crate) struct Channels {
     await_drained: bool,
     stall_limit: Duration,
     stall: Pin<Box<Sleep>>,
+    /// How many reliable bytes SCTP was done with when the stall limit was over last.
+    done_when_stalled: u64,
     /// Where the next turn begins, so that a channel that always has something to decide on leaves the others theirs.
     first: usize,
     /// A channel has closed, or is said to have: what the reliable one still holds is taken, for a moment.
@@ -164,6 +166,7 @@ impl Channels {
             await_drained: false,
             stall_limit,
             stall: Box::pin(tokio::time::sleep(Duration::ZERO)),
+            done_when_stalled: 0,
         }
     }
 
@@ -490,9 +493,18 @@ impl Channels {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        let Some(since) = self.outbox.lock().full_since() else { return Poll::Pending };
-        self.stall.as_mut().reset(since + self.stall_limit);
-        self.stall.as_mut().poll(cx).map(|()| Happening::Stalled)
+        loop {
+            let Some(since) = self.outbox.lock().full_since() else { return Poll::Pending };
+            self.stall.as_mut().reset(since + self.stall_limit);
+            std::task::ready!(self.stall.as_mut().poll(cx));
+            // On a slow link, SCTP may have had enough for all that time.
+            let done = self.paces[0].0.done();
+            if done == self.done_when_stalled {
+                return Poll::Ready(Happening::Stalled);
+            }
+            self.done_when_stalled = done;
+            self.outbox.lock().make_progress();
+        }
     }
 }
 

@@ -200,6 +200,11 @@ impl Queues {
         self.bytes[mode.index()]
     }
 
+    /// What left it before has made progress: the stall limit starts again.
+    pub(super) fn make_progress(&mut self) {
+        self.full_since = self.full_since.map(|_| Instant::now());
+    }
+
     /// Since when the reliable queue has been full without any progress.
     pub(super) fn full_since(&self) -> Option<Instant> {
         self.full_since

@@ -71,6 +71,11 @@ impl Pace {
         self.rate.sample = None;
     }
 
+    /// How many bytes of those handed over SCTP was done with, when last looked.
+    pub(super) fn done(&self) -> u64 {
+        self.rate.done
+    }
+
     pub(super) fn set_round_trip(&mut self, time: Duration) {
         self.rate.round_trip = Some(time);
     }
