@@ -275,7 +275,9 @@ impl PeerConnection {
             .with_data_channel_send_buffer_limit(SEND_BUFFER_BYTES)
             .build()
             .await
-            .map_err(|error| ConnectionError::Bind(error.to_string()))?;
+            .map_err(|error| {
+                ConnectionError::Bind(config.unusable_address().unwrap_or_else(|| error.to_string()))
+            })?;
         let connection = PeerConnection {
             inner: Arc::new(Inner {
                 library: Arc::new(built),

@@ -60,7 +60,6 @@
 //! | send, wait, or be told that there is no room | [`MeshHandle::send`], [`MeshHandle::try_send`], [`Mesh`] as a `Sink` |
 //! | a server that clients connect to first | [`MeshBuilder::server_compatibility`], [`ConnectionStatus`] |
 //! | choose addresses, ports, STUN and TURN servers | [`PeerConnectionConfig`] |
-//! | run a signalling server | `signaling::server` (feature `server`), the program `webrtc-mesh-signaling` |
 //! | test your program on bad networks, with NATs, in virtual time | `sim` (feature `sim`) |
 //! | know what to expect on Wi-Fi, 4G, a satellite, and at much loss | the table in `docs/networks.md`, beside the sources |
 //! | end it without losing anything | [`MeshHandle::close`] |

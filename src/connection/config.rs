@@ -125,10 +125,27 @@ impl PeerConnectionConfig {
 
     /// Checks what is known before a connection is made.
     pub(crate) fn check(&self) -> Result<(), ConnectionError> {
+        if let Some(unusable) = self.unusable_address() {
+            return Err(ConnectionError::Bind(unusable));
+        }
         match self.servers() {
             Err(ConnectionError::NoRelay) if self.must_ask() => Ok(()),
             checked => checked.map(|_| ()),
         }
+    }
+
+    /// An address to bind that this machine does not have now, and what the system says of it.
+    pub(super) fn unusable_address(&self) -> Option<String> {
+        #[cfg(feature = "sim")]
+        if self.host.is_some() {
+            return None;
+        }
+        // Another runtime may have addresses of its own.
+        let own = self.bind.iter().filter(|_| self.runtime.is_none());
+        own.filter(|addr| !addr.ip().is_unspecified()).find_map(|addr| {
+            let bound = std::net::UdpSocket::bind(SocketAddr::new(addr.ip(), 0));
+            bound.err().map(|error| format!("{}: {error}", addr.ip()))
+        })
     }
 
     /// Whether the servers are not all known yet.
@@ -252,6 +269,16 @@ mod tests {
             PeerConnectionConfig::new().bind("10.1.2.3:0".parse().unwrap()).ice_server(server.clone());
         let text = format!("{server:?} {config:?}");
         assert!(!text.contains("secret") && !text.contains("alice") && !text.contains("10.1.2.3"), "{text}");
+    }
+
+    #[test]
+    fn an_address_of_another_machine_is_named_with_the_reason() {
+        let config = |addr: &str| PeerConnectionConfig::new().bind(addr.parse().unwrap());
+        assert_eq!(config("127.0.0.1:0").bind("0.0.0.0:0".parse().unwrap()).check(), Ok(()));
+        match config("192.0.2.99:0").check() {
+            Err(ConnectionError::Bind(what)) => assert!(what.starts_with("192.0.2.99: "), "{what}"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]
