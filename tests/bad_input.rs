@@ -13,9 +13,9 @@ use tokio::net::UdpSocket;
 use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
 use webrtc_mesh::{
     AddPeerError, ConnectionError, ConnectionState, ConnectionStatus, DisconnectReason, IceCandidate,
-    IceServer, MeshEvent, OutgoingPacket, PeerConnection, PeerConnectionConfig, PeerFailure, SdpKind,
-    SendError, SessionDescription, Signal, Signaling as _, SignalingError, SignalingEvent, Stage, Target,
-    TransferMode, TrySendError, UnknownPeer, UnreliableLifetime,
+    IceServer, JoinError, MeshEvent, OutgoingPacket, PeerConnection, PeerConnectionConfig, PeerFailure,
+    SdpKind, SendError, SessionDescription, Signal, Signaling as _, SignalingError, SignalingEvent, Stage,
+    Target, TransferMode, TrySendError, UnknownPeer, UnreliableLifetime,
 };
 
 #[test]
@@ -449,8 +449,19 @@ fn a_configuration_that_cannot_work_says_what_is_wrong() {
 fn a_mesh_that_cannot_make_connections_says_so_of_every_peer() {
     promise(async {
         let hub = Hub::new();
+        // An address that cannot be had is found out before signalling is asked.
         let nowhere = PeerConnectionConfig::new().bind("203.0.113.1:0".parse().unwrap());
-        let mut one = builder().connection(nowhere).join(hub.join()).await.unwrap();
+        match builder().connection(nowhere).join(hub.join()).await {
+            Err(JoinError::Connection(ConnectionError::Bind(reason))) => {
+                assert!(reason.contains("203.0.113.1"), "{reason}");
+            }
+            other => panic!("{other:?}"),
+        }
+        // A port that somebody has is not.
+        let taken = UdpSocket::bind(loopback()).await.unwrap();
+        let config = PeerConnectionConfig::new().bind(taken.local_addr().unwrap());
+        let hub = Hub::new();
+        let mut one = builder().connection(config).join(hub.join()).await.unwrap();
         let two = builder().join(hub.join()).await.unwrap();
         match next(&mut one).await {
             MeshEvent::PeerFailed(peer, PeerFailure::Connection(ConnectionError::Bind(_))) => {
