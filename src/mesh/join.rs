@@ -318,8 +318,8 @@ impl<S: Signaling> Driver<S> {
                 if self.links.get(&peer).is_some_and(restarts) {
                     self.relay(peer, &signal).await;
                 }
-                // While it is restored it takes nothing, and would only hold up what others relay.
-                if self.standing != Standing::Joined {
+                // While it is restored, too: those who came meanwhile are reported before it is.
+                if !self.can_signal() {
                     return;
                 }
                 let limit = SEND_LIMIT.min(self.plan.attempt_limit);
