@@ -39,13 +39,7 @@ const LOST_ONCE: &[u64] = &[224, 300];
 
 #[test]
 fn whatever_happens_the_promises_hold_and_the_mesh_heals() {
-    let seeds = match std::env::var("CHAOS_SEEDS") {
-        Ok(text) => {
-            let (first, last) = text.split_once("..").expect("CHAOS_SEEDS is a range, such as 0..1000");
-            first.parse().unwrap()..last.parse().unwrap()
-        }
-        Err(_) => 0..20,
-    };
+    let seeds = seeds_of("CHAOS_SEEDS", 0..20);
     play(seeds);
 }
 

@@ -32,6 +32,7 @@ struct Crossing {
     loss: f64,
 }
 
+/// The queues are unbounded: two members send some ten signals for each attempt.
 fn crossing(seed: u64, slowest: Duration, loss: f64) -> [Crossing; 2] {
     let (to_one, one) = mpsc::unbounded_channel();
     let (to_two, two) = mpsc::unbounded_channel();

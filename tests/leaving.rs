@@ -14,25 +14,11 @@ use std::time::Duration;
 
 use support::*;
 use tokio::time::Instant;
-use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::sim::Network;
-use webrtc_mesh::{DisconnectReason, Mesh, MeshEvent};
+use webrtc_mesh::{DisconnectReason, MeshEvent};
 
 /// One way takes 20 ms, and up to a quarter more.
 const ROUND_TRIP: Duration = Duration::from_millis(50);
-
-async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
-    let hub = Hub::new();
-    let mut meshes = Vec::new();
-    for n in 1..=2 {
-        let config = network.peer(&n.to_string());
-        meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
-    }
-    let (mut two, mut one) = (meshes.pop().unwrap(), meshes.pop().unwrap());
-    assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
-    assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
-    (one, two)
-}
 
 #[derive(Debug, Clone, Copy)]
 enum Way {

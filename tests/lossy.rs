@@ -81,13 +81,7 @@ fn every_link_comes_up_at_5_percent_loss_and_at_20() {
 /// Many at once: every one of 28 links has to come up. 5 seeds each; `LOSSY_SEEDS=0..100` plays more.
 #[test]
 fn a_mesh_of_8_is_full_in_time_at_1_at_5_and_at_20_percent_loss() {
-    let seeds = match std::env::var("LOSSY_SEEDS") {
-        Ok(text) => {
-            let (first, last) = text.split_once("..").expect("LOSSY_SEEDS is a range, such as 0..100");
-            first.parse().unwrap()..last.parse().unwrap()
-        }
-        Err(_) => 0..5,
-    };
+    let seeds = seeds_of("LOSSY_SEEDS", 0..5);
     for (loss, limit) in [(0.01, 5), (0.05, 15), (0.2, 60)] {
         let mut took = Vec::new();
         for seed in seeds.clone() {

@@ -25,19 +25,6 @@ use webrtc_mesh::{
     PeerFailure, PeerId, SendError, Signal, Signaling, SignalingError, SignalingEvent, TrySendError,
 };
 
-async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
-    let hub = Hub::new();
-    let mut meshes = Vec::new();
-    for n in 1..=2 {
-        let config = network.peer(&n.to_string());
-        meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
-    }
-    let (mut two, mut one) = (meshes.pop().unwrap(), meshes.pop().unwrap());
-    assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
-    assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
-    (one, two)
-}
-
 async fn connection_to(mesh: &Mesh, peer: u32) -> PeerConnection {
     mesh.handle().peer(id(peer)).await.unwrap().connection
 }
@@ -69,20 +56,6 @@ fn ice_is_restarted_under_way_and_nothing_is_lost() {
         }
         close_all(vec![one, two]).await;
     });
-}
-
-async fn sim_mesh(network: &Network, hub: &Hub, n: u32) -> Vec<Mesh> {
-    let mut meshes = Vec::new();
-    for number in 1..=n {
-        let config = network.peer(&number.to_string());
-        meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(number))).await.unwrap());
-    }
-    for mesh in &mut meshes {
-        for _ in 1..n {
-            assert!(matches!(next(mesh).await, MeshEvent::PeerConnected(_)));
-        }
-    }
-    meshes
 }
 
 /// From now on nothing passes between these hosts by the sockets that they have used so far.

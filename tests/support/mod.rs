@@ -14,6 +14,7 @@ pub(crate) mod turn;
 
 use std::future::Future;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -156,6 +157,33 @@ pub(crate) async fn full_mesh_of(n: u32, build: impl Fn(PeerId) -> MeshBuilder) 
         }
     }
     meshes
+}
+
+/// Full meshes 1 to `n`, each on a simulated host of its number, joined by a hub.
+pub(crate) async fn sim_mesh(network: &Network, hub: &Hub, n: u32) -> Vec<Mesh> {
+    let mut meshes = Vec::new();
+    for number in 1..=n {
+        let config = network.peer(&number.to_string());
+        meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(number))).await.unwrap());
+    }
+    for mesh in &mut meshes {
+        for _ in 1..n {
+            assert!(matches!(next(mesh).await, MeshEvent::PeerConnected(_)));
+        }
+    }
+    meshes
+}
+
+pub(crate) async fn sim_pair(network: &Network) -> (Mesh, Mesh) {
+    let mut meshes = sim_mesh(network, &Hub::new(), 2).await.into_iter();
+    (meshes.next().unwrap(), meshes.next().unwrap())
+}
+
+/// The seeds that this variable names, as `0..1000`; without it, these.
+pub(crate) fn seeds_of(variable: &str, default: Range<u64>) -> Range<u64> {
+    let Ok(text) = std::env::var(variable) else { return default };
+    let range = text.split_once("..").and_then(|(first, last)| Some(first.parse().ok()?..last.parse().ok()?));
+    range.unwrap_or_else(|| panic!("{variable} is a range, such as 0..1000, not {text:?}"))
 }
 
 pub(crate) async fn pair() -> (Mesh, Mesh) {

@@ -36,6 +36,7 @@ enum Renewal {
     Failed,
 }
 
+/// The longest pause between two attempts, see [`BACK_OFF`]: a few of them fit into the handshake limit.
 const MAX_BACK_OFF: Duration = Duration::from_secs(4);
 
 /// How often it is looked whether a former life has gone: it takes up to 200 ms, or the farewell time.
