@@ -6,6 +6,7 @@
 //! `connection/channel.rs`, its slow or missing ends in [`PeerConnection::close`] and in the drop of its last clone.
 
 mod channel;
+mod clock;
 mod config;
 mod description;
 mod ice_server;
@@ -27,7 +28,7 @@ use tokio::time::Instant;
 use tracing::Instrument as _;
 use webrtc::data_channel::RTCDataChannelInit;
 use webrtc::peer_connection::{
-    self as library, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceTransportPolicy, StatsSelector,
+    self as library, PeerConnectionBuilder, RTCConfigurationBuilder, RTCIceTransportPolicy,
 };
 use webrtc::runtime::{Runtime, TokioRuntime};
 
@@ -43,6 +44,7 @@ pub use signals::SignalStream;
 use crate::error::{ConnectionError, IceServerError};
 use crate::event::Stage;
 use crate::report::{CandidatePair, ConnectionReport};
+use clock::{Clock, Remote};
 #[cfg(feature = "ws")]
 pub(crate) use description::MAX_SDP_BYTES;
 use ice_server::Server;
@@ -84,6 +86,7 @@ struct Shared {
     progress: Arc<Progress>,
     servers: Arc<ServerWatch>,
     record: Arc<Record>,
+    clock: Arc<Clock>,
     /// Channels that the remote opened in-band.
     refused_channels: AtomicU64,
     /// Our ICE session, once ICE was restarted.
@@ -112,6 +115,9 @@ pub enum ConnectionState {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Condition {
     pub(crate) state: ConnectionState,
+    /// What the library calls it, which cannot tell whether the remote is heard; and whether it is.
+    pub(crate) said: ConnectionState,
+    pub(crate) heard: bool,
     /// How far the connecting has come; it never goes back.
     pub(crate) stage: Stage,
     /// What both descriptions together say; `None` until both are here.
@@ -126,6 +132,36 @@ pub(crate) struct Condition {
     pub(crate) silent: bool,
     /// Our hello is on its way.
     pub(crate) greeting: bool,
+}
+
+impl Condition {
+    pub(crate) fn new(state: ConnectionState) -> Condition {
+        Condition {
+            state,
+            said: state,
+            heard: true,
+            stage: Stage::Signaling,
+            agreed: None,
+            remote_closed: false,
+            no_relay: None,
+            restarts: 0,
+            silent: false,
+            greeting: false,
+        }
+    }
+
+    /// Whether the state changes by what the library says and by what is heard. Once it was connected, a remote that is
+    /// not heard is missed also while ICE looks for another way to it.
+    fn combine(&mut self) -> bool {
+        let was_connected = self.stage == Stage::Channels;
+        let state = match self.said {
+            ConnectionState::Connected | ConnectionState::Connecting if was_connected && !self.heard => {
+                ConnectionState::Disconnected
+            }
+            said => said,
+        };
+        std::mem::replace(&mut self.state, state) != state
+    }
 }
 
 /// What the two descriptions agreed on.
@@ -210,28 +246,20 @@ impl PeerConnection {
         let addresses = Addresses::of(config)?;
         let wanted = addresses.now()?.len();
         let progress = Arc::new(Progress::default());
-        let condition = Condition {
-            state: ConnectionState::New,
-            stage: Stage::Signaling,
-            agreed: None,
-            remote_closed: false,
-            no_relay: None,
-            restarts: 0,
-            silent: false,
-            greeting: false,
-        };
+        let condition = Condition::new(ConnectionState::New);
+        let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
+        #[cfg(feature = "sim")]
+        let base = addresses.attachment().map_or(base, |attachment| attachment as Arc<dyn Runtime>);
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
             signals: Arc::default(),
             progress,
             servers: Arc::new(ServerWatch::new(servers, config.relay_only, !config.asked)),
             record: Arc::new(Record::new(config.relay_only)),
+            clock: Arc::new(Clock::new(base.clone())),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });
-        let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
-        #[cfg(feature = "sim")]
-        let base = addresses.attachment().map_or(base, |attachment| attachment as Arc<dyn Runtime>);
         // A driver that ends by itself leaves the connection without a state change; so we make one.
         let ended = Arc::downgrade(&shared);
         let on_end = Arc::new(move || {
@@ -245,7 +273,19 @@ impl PeerConnection {
                 shared.fail_without_relay(no_relay);
             }
         });
-        let watched = Watched { record: shared.record.clone(), servers: shared.servers.clone(), on_no_relay };
+        let listening = Arc::downgrade(&shared);
+        let on_heard = Arc::new(move |heard| {
+            if let Some(shared) = Weak::upgrade(&listening) {
+                shared.set_heard(heard);
+            }
+        });
+        let watched = Watched {
+            record: shared.record.clone(),
+            servers: shared.servers.clone(),
+            clock: shared.clock.clone(),
+            on_no_relay,
+            on_heard,
+        };
         let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
         let driven_by: Arc<dyn Runtime> = runtime.clone();
         #[cfg(feature = "sim")]
@@ -406,10 +446,14 @@ impl PeerConnection {
         if negotiation.claimed || closing || self.state() != ConnectionState::New {
             return Err(NotOpened::NotNew);
         }
+        if let UnreliableLifetime::Millis(_) = lifetime {
+            self.inner.shared.clock.keep_steady();
+        }
         let (retransmits, life_time) = match lifetime {
             UnreliableLifetime::Once => (Some(0), None),
             UnreliableLifetime::Millis(millis) => (None, Some(millis)),
         };
+        let shared = &self.inner.shared;
         let mut channels = Vec::with_capacity(STREAMS.len());
         for (stream, label) in STREAMS {
             let unreliable = matches!(stream, 2 | 3);
@@ -422,7 +466,7 @@ impl PeerConnection {
             };
             let made = self.inner.library.create_data_channel(label, Some(init)).await;
             let channel = made.map_err(|error| NotOpened::Failed(library_error(&error)))?;
-            channels.push(Channel::new(channel, self.inner.shared.progress.clone()));
+            channels.push(Channel::new(channel, shared.progress.clone(), shared.clock.clone()));
         }
         negotiation.claimed = true;
         channels.try_into().map_err(|_| NotOpened::NotNew)
@@ -433,14 +477,9 @@ impl PeerConnection {
         self.inner.shared.condition.subscribe()
     }
 
-    /// The last round trip of ICE's keepalives, which wait for no data; `None` before the first.
-    pub(crate) async fn ice_round_trip(&self) -> Option<Duration> {
-        let report = self.inner.library.get_stats(std::time::Instant::now(), StatsSelector::None).await;
-        let pairs = report.candidate_pairs().filter(|pair| pair.nominated);
-        pairs
-            .map(|pair| pair.current_round_trip_time)
-            .find(|seconds| *seconds > 0.0)
-            .map(Duration::from_secs_f64)
+    /// The round trip of ICE's keepalives, which wait for no data; `None` before the first.
+    pub(crate) fn ice_round_trip(&self) -> Option<Duration> {
+        self.inner.shared.clock.round_trip()
     }
 
     /// What is known of it, to be read as long as it lives, and after.
@@ -450,7 +489,9 @@ impl PeerConnection {
 
     /// All channels are open: the cures for the handshake are over.
     pub(crate) fn set_open(&self) {
-        self.inner.shared.progress.set_open();
+        let shared = &self.inner.shared;
+        shared.progress.set_open();
+        shared.clock.open(if self.is_among_us() { Remote::Member } else { Remote::Stranger });
     }
 
     /// Channels that the remote opened beyond the agreed ones, and that were closed.
@@ -468,8 +509,8 @@ impl PeerConnection {
         self.inner.shared.condition.borrow().stage > Stage::Ice
     }
 
-    /// How many of our ICE requests were answered so far; `None` over a relay, where they travel wrapped up.
-    pub(crate) fn answers(&self) -> Option<u64> {
+    /// How many of our ICE requests were answered so far.
+    pub(crate) fn answers(&self) -> u64 {
         self.inner.shared.progress.answers()
     }
 
@@ -648,9 +689,18 @@ impl Shared {
             let fails = condition.stage <= Stage::Ice && condition.state != ConnectionState::Closed;
             if fails {
                 condition.no_relay = Some(no_relay);
-                condition.state = ConnectionState::Failed;
+                condition.said = ConnectionState::Failed;
+                condition.combine();
             }
             fails
+        });
+    }
+
+    /// The remote is heard, or was not for too long. The library tells that by a clock that runs ahead.
+    fn set_heard(&self, heard: bool) {
+        self.condition.send_if_modified(|condition| {
+            condition.heard = heard;
+            condition.combine()
         });
     }
 
@@ -658,15 +708,15 @@ impl Shared {
         self.condition.send_if_modified(|condition| {
             let terminal = matches!(condition.state, ConnectionState::Closed)
                 || (condition.state == ConnectionState::Failed && state != ConnectionState::Closed);
-            if terminal || condition.state == state {
+            if terminal {
                 return false;
             }
-            condition.state = state;
+            condition.said = state;
             if state == ConnectionState::Connected {
                 self.record.enter(Stage::Channels);
                 condition.stage = Stage::Channels;
             }
-            true
+            condition.combine()
         });
     }
 }
@@ -692,22 +742,14 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_closed_even_if_the_library_panics() {
-        let condition = Condition {
-            state: ConnectionState::Connected,
-            stage: Stage::Channels,
-            agreed: None,
-            remote_closed: false,
-            no_relay: None,
-            restarts: 0,
-            silent: false,
-            greeting: false,
-        };
+        let condition = Condition { stage: Stage::Channels, ..Condition::new(ConnectionState::Connected) };
         let shared = Arc::new(Shared {
             condition: watch::Sender::new(condition),
             signals: Arc::default(),
             progress: Arc::default(),
             servers: Arc::new(ServerWatch::new(Vec::new(), false, true)),
             record: Arc::default(),
+            clock: Arc::new(Clock::new(Arc::new(TokioRuntime))),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });

@@ -8,6 +8,7 @@ mod actor;
 mod channels;
 pub(crate) mod control;
 mod gauges;
+mod headway;
 mod liveness;
 mod outbox;
 mod pace;

@@ -10,13 +10,15 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::Hub;
-use webrtc_mesh::sim::Network;
+use webrtc_mesh::sim::{DatagramKind, Network};
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerConnection, PeerFailure, PeerId,
     Signal, Signaling as _, SignalingEvent, Stage, Target, UnreliableLifetime,
@@ -248,6 +250,129 @@ fn a_short_blackout_is_survived_and_loses_nothing() {
         }
         assert_eq!(membership, [MeshEvent::PeerUnstable(id(1)), MeshEvent::PeerRecovered(id(1))]);
         sending.await.unwrap();
+        close_all(vec![one, two]).await;
+    });
+}
+
+/// 64 bytes every 10 ms, one way: how late each comes, and how many datagrams it took for each.
+async fn trickle(network: &Network, from: &Mesh, to: &mut Mesh, packets: u32) -> (Vec<Duration>, f64) {
+    let before = network.link("1", "2").traffic().sent;
+    let handle = from.handle();
+    let sending = tokio::spawn(async move {
+        let mut times = Vec::new();
+        for _ in 0..packets {
+            times.push(Instant::now());
+            handle.send(OutgoingPacket::reliable(id(2), vec![7; 64])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        times
+    });
+    let mut arrived = Vec::new();
+    for _ in 0..packets {
+        packet(to).await;
+        arrived.push(Instant::now());
+    }
+    let datagrams = (network.link("1", "2").traffic().sent - before) as f64 / f64::from(packets);
+    let times = sending.await.unwrap();
+    (arrived.into_iter().zip(times).map(|(arrived, sent)| arrived - sent).collect(), datagrams)
+}
+
+#[test]
+fn a_lost_reliable_packet_is_late_by_a_few_round_trips_and_not_by_seconds() {
+    for (one_way, loss, limit) in [(1, 0.05, 150), (20, 0.05, 200), (20, 0.2, 700), (50, 0.05, 600)] {
+        let mut latencies = Vec::new();
+        for seed in 0..4 {
+            simulated(seed, |network| {
+                let latencies = &mut latencies;
+                async move {
+                    let one_way = Duration::from_millis(one_way);
+                    network.links().latency(one_way).jitter(one_way / 10);
+                    let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+                    network.links().loss(loss);
+                    latencies.extend(trickle(&network, &one, &mut two, 1000).await.0);
+                    network.links().loss(0.0);
+                    close_all(vec![one, two]).await;
+                }
+            });
+        }
+        latencies.sort_unstable();
+        let p99 = latencies[latencies.len() / 100 * 99];
+        println!("{one_way} ms, {loss}: 99 % within {p99:?}, the slowest {:?}", latencies.last().unwrap());
+        assert!(p99 <= Duration::from_millis(limit), "{one_way} ms, {loss}: {p99:?}");
+    }
+}
+
+#[test]
+fn on_a_long_or_uneven_path_nothing_is_sent_twice_without_need() {
+    for (one_way, jitter) in [(300, 20), (100, 5), (5, 25), (60, 60), (1, 0)] {
+        simulated(one_way, |network| async move {
+            network.links().latency(Duration::from_millis(one_way)).jitter(Duration::from_millis(jitter));
+            let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+            // Once every packet, and some ten of ICE and of acknowledgements of what the other says.
+            let (latencies, datagrams) = trickle(&network, &one, &mut two, 1000).await;
+            println!("{one_way} + {jitter} ms: {datagrams} datagrams for each packet");
+            assert!(datagrams < 1.1, "{one_way} + {jitter} ms: {datagrams}");
+            let slowest = latencies.into_iter().max().unwrap();
+            assert!(slowest <= Duration::from_millis(one_way + 2 * jitter + 20), "{slowest:?}");
+            close_all(vec![one, two]).await;
+        });
+    }
+}
+
+#[test]
+fn after_a_cut_of_4_s_what_waited_arrives_within_a_second() {
+    for seed in 0..10 {
+        simulated(seed, |network| async move {
+            network.links().latency(Duration::from_millis(20)).jitter(Duration::from_millis(2));
+            let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            let links = network.links();
+            let healing = tokio::spawn(async move {
+                let links = links.cut();
+                tokio::time::sleep(Duration::from_secs(4)).await;
+                links.heal();
+                Instant::now()
+            });
+            for n in 0..80u8 {
+                one.handle().send(OutgoingPacket::reliable(id(2), vec![n])).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let mut arrived = 0;
+            while arrived < 80 {
+                match next(&mut two).await {
+                    MeshEvent::Packet(packet) => {
+                        assert_eq!(packet.payload[0], arrived);
+                        arrived += 1;
+                    }
+                    MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_) => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+            let after = healing.await.unwrap().elapsed();
+            println!("{seed}: all of it after {after:?}");
+            assert!(after < Duration::from_secs(1), "{after:?}");
+            close_all(vec![one, two]).await;
+        });
+    }
+}
+
+#[test]
+fn ice_asks_once_in_a_second_whether_there_is_traffic_or_not() {
+    simulated(9, |network| async move {
+        let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+        let asked = Arc::new(AtomicU32::new(0));
+        let count = asked.clone();
+        network.drop_if(move |datagram| {
+            count.fetch_add(u32::from(datagram.kind() == DatagramKind::Stun), Ordering::Relaxed);
+            false
+        });
+        // Both ask and answer, both ways.
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let idle = asked.swap(0, Ordering::Relaxed);
+        trickle(&network, &one, &mut two, 1000).await;
+        let busy = asked.load(Ordering::Relaxed);
+        println!("{idle} idle, {busy} busy");
+        assert!((36..=44).contains(&idle) && (36..=48).contains(&busy), "{idle}, {busy}");
         close_all(vec![one, two]).await;
     });
 }

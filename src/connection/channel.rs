@@ -12,6 +12,7 @@ use futures::{FutureExt as _, Stream as _, future::BoxFuture};
 use tokio::time::timeout;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
+use super::clock::Clock;
 use super::runtime::Progress;
 
 /// What a channel reports.
@@ -70,7 +71,11 @@ pub(crate) struct Channel {
     inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
     sending: Option<BoxFuture<'static, webrtc::error::Result<()>>>,
+    /// The size of that message; and of all that SCTP has taken.
+    sending_bytes: usize,
+    handed_bytes: u64,
     progress: Arc<Progress>,
+    clock: Arc<Clock>,
     /// Messages taken since the driver was nudged.
     taken: usize,
 }
@@ -80,9 +85,9 @@ pub(crate) struct Channel {
 const NUDGE_EVERY: usize = 64;
 
 impl Channel {
-    pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>) -> Channel {
+    pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>, clock: Arc<Clock>) -> Channel {
         let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).fuse().boxed();
-        Channel { inner, events, sending: None, progress, taken: 0 }
+        Channel { inner, events, sending: None, sending_bytes: 0, handed_bytes: 0, progress, clock, taken: 0 }
     }
 
     /// The next event. After [`ChannelEvent::Closed`] never again ready.
@@ -105,6 +110,7 @@ impl Channel {
         let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
         let sent = std::task::ready!(sending.poll_unpin(cx));
         self.sending = None;
+        self.handed_bytes += self.sending_bytes as u64;
         Poll::Ready(sent.map_err(|error| {
             tracing::debug!(%error, "a channel does not send");
             ChannelClosed
@@ -115,6 +121,7 @@ impl Channel {
     /// on its way out, and there is none if nobody else holds it.
     pub(crate) fn send(&mut self, payload: Bytes) {
         debug_assert!(self.sending.is_none());
+        self.sending_bytes = payload.len();
         let message = payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
         let inner = self.inner.clone();
         self.sending = Some(async move { inner.send(message).await }.boxed());
@@ -123,6 +130,18 @@ impl Channel {
     /// Whether a message waits to be handed to SCTP.
     pub(crate) fn is_sending(&self) -> bool {
         self.sending.is_some()
+    }
+
+    /// So much is outstanding of what SCTP must deliver, on all channels; and whether something of it was acknowledged.
+    pub(crate) fn tell_outstanding(&self, bytes: usize, headway: bool) {
+        if self.clock.outstanding(bytes, headway) {
+            self.progress.nudge();
+        }
+    }
+
+    /// How many bytes SCTP has taken.
+    pub(crate) fn handed_bytes(&self) -> u64 {
+        self.handed_bytes
     }
 
     /// A gauge of what SCTP holds.

@@ -37,12 +37,12 @@ struct State {
 
 /// How datagrams of ICE travel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Way {
+pub(super) struct Way {
     /// The address of our socket.
     socket: SocketAddr,
     /// The TURN server that relays.
-    relay: Option<SocketAddr>,
-    remote: SocketAddr,
+    pub(super) relay: Option<SocketAddr>,
+    pub(super) remote: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Record {
 
     /// A datagram was sent, or could not be.
     pub(super) fn sent(&self, socket: SocketAddr, to: SocketAddr, datagram: &[u8], failed: bool) {
-        let Some((way, stun)) = check(socket, to, datagram, SEND) else { return };
+        let Content::Check(way, stun) = Content::of(socket, to, datagram, SEND) else { return };
         if stun.class != REQUEST || stun.attribute(PRIORITY).is_none() {
             return;
         }
@@ -132,7 +132,7 @@ impl Record {
 
     /// A datagram has arrived.
     pub(super) fn heard(&self, socket: SocketAddr, from: SocketAddr, datagram: &[u8]) {
-        let Some((way, stun)) = check(socket, from, datagram, DATA) else { return };
+        let Content::Check(way, stun) = Content::of(socket, from, datagram, DATA) else { return };
         let mut state = self.lock();
         let names = stun.attribute(USE_CANDIDATE).is_some();
         let Some(pair) = state.pairs.iter_mut().find(|pair| pair.way == way) else {
@@ -231,27 +231,54 @@ impl State {
     }
 }
 
-/// Whether a datagram is one of ICE, bare or within one to or from a relay, and which way it goes.
-fn check<'a>(
-    socket: SocketAddr,
-    other: SocketAddr,
-    datagram: &'a [u8],
-    relaying: u16,
-) -> Option<(Way, Stun<'a>)> {
-    // Whatever is not STUN begins with more (RFC 7983).
-    if *datagram.first()? > 1 {
-        return None;
+/// What a datagram carries, bare or within one to or from a relay.
+pub(super) enum Content<'a> {
+    /// One of ICE's, and which way it goes.
+    Check(Way, Stun<'a>),
+    /// Application data of DTLS: SCTP, that is.
+    Data,
+    Other,
+}
+
+/// The type of a DTLS record (RFC 6347 section 4.1). Whatever is not STUN begins with more than 1 (RFC 7983).
+const APPLICATION_DATA: u8 = 23;
+
+impl<'a> Content<'a> {
+    /// `relaying` is [`SEND`] for a datagram that goes to `other`, [`DATA`] for one that came from there.
+    pub(super) fn of(
+        socket: SocketAddr,
+        other: SocketAddr,
+        datagram: &'a [u8],
+        relaying: u16,
+    ) -> Content<'a> {
+        match datagram.first() {
+            Some(&APPLICATION_DATA) => Content::Data,
+            Some(0..=1) => Content::of_stun(socket, other, datagram, relaying).unwrap_or(Content::Other),
+            _ => Content::Other,
+        }
     }
-    let stun = Stun::parse(datagram)?;
-    if stun.method == BINDING {
-        return Some((Way { socket, relay: None, remote: other }, stun));
+
+    fn of_stun(
+        socket: SocketAddr,
+        other: SocketAddr,
+        datagram: &'a [u8],
+        relaying: u16,
+    ) -> Option<Content<'a>> {
+        let stun = Stun::parse(datagram)?;
+        if stun.method == BINDING {
+            return Some(Content::Check(Way { socket, relay: None, remote: other }, stun));
+        }
+        if (stun.method, stun.class) != (relaying, INDICATION) {
+            return None;
+        }
+        let inner = stun.attribute(DATA_ATTRIBUTE)?;
+        if inner.first() == Some(&APPLICATION_DATA) {
+            return Some(Content::Data);
+        }
+        let inner = Stun::parse(inner).filter(|inner| inner.method == BINDING)?;
+        let remote = address_of(stun.attribute(XOR_PEER_ADDRESS)?, &stun.transaction)?;
+        Some(Content::Check(Way { socket, relay: Some(other), remote }, inner))
     }
-    if (stun.method, stun.class) != (relaying, INDICATION) {
-        return None;
-    }
-    let inner = Stun::parse(stun.attribute(DATA_ATTRIBUTE)?).filter(|inner| inner.method == BINDING)?;
-    let remote = address_of(stun.attribute(XOR_PEER_ADDRESS)?, &stun.transaction)?;
-    Some((Way { socket, relay: Some(other), remote }, inner))
 }
 
 /// Notes the candidate of a line (RFC 8839 section 5.1), if it is one over UDP, and a new one.

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with twelve cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with thirteen cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -29,6 +29,8 @@
 //! * **The lost last words.** A driver that closes gives up its relays first, and then has no way for what is still to
 //!   be sent: acknowledgements, and DTLS's own close. So the closing waits for [`Progress::flush_relay`]. The close of
 //!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
+//! * **The slow second.** SCTP sends again after a second at the least, and more and more seconds after a cut. So its
+//!   clock runs ahead while it has something to do ([`Clock`]).
 //! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
 //!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
 //!   (RFC 6347 section 4.1.2.6).
@@ -56,9 +58,11 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
 };
 
+use super::clock::Clock;
 use super::ice_server::Host;
-use super::record::Record;
+use super::record::{Content, Record};
 use super::servers::{NoRelay, ServerWatch};
+use super::stun::{DATA, REQUEST, SEND, SUCCESS};
 
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
 const HURRY: Duration = Duration::from_millis(1);
@@ -139,12 +143,15 @@ pub(super) struct ConnectionRuntime {
     driver_spawned: AtomicBool,
 }
 
-/// The ICE servers, and who is told that there is no relay; and what ICE tries.
+/// What follows the datagrams: what ICE tries, what becomes of the ICE servers, the clock; and who is told.
 #[derive(Clone)]
 pub(super) struct Watched {
     pub(super) record: Arc<Record>,
     pub(super) servers: Arc<ServerWatch>,
+    pub(super) clock: Arc<Clock>,
     pub(super) on_no_relay: Arc<dyn Fn(NoRelay) + Send + Sync>,
+    /// Told `false` when the remote was silent for too long, and `true` when it is heard again.
+    pub(super) on_heard: Arc<dyn Fn(bool) + Send + Sync>,
 }
 
 /// The addresses of all ICE servers, in their order, found when the first is asked for.
@@ -171,8 +178,10 @@ pub(super) struct Progress {
     turns: AtomicU8,
     /// The last turn was one of them, and nothing else came before it.
     turned: AtomicBool,
-    /// Answers to ICE's requests, our own or the remote's (RFC 8489 section 5: success responses).
+    /// Answers to our requests of ICE.
     answers: AtomicU64,
+    /// The remote was not heard for too long, and that was told.
+    silent: AtomicBool,
     /// The driver has nothing to do before its next timer.
     rests: Notify,
     /// Which of ICE's checks leave.
@@ -205,9 +214,9 @@ impl Progress {
         }
     }
 
-    /// Whether a check may leave: all may once the link is up, as they are few.
+    /// Whether a check may leave while the link is being made.
     fn admits_check(&self, to: SocketAddr, now: Instant) -> bool {
-        self.is_open() || lock(&self.checks).admits(to, now)
+        lock(&self.checks).admits(to, now)
     }
 
     /// Whether this datagram is of SCTP's opening, or a hello, as far as can be told without a key: small, and early.
@@ -220,16 +229,9 @@ impl Progress {
         repeats
     }
 
-    /// How many answers were heard; `None` over a relay, where they are not seen.
-    pub(super) fn answers(&self) -> Option<u64> {
-        let relayed = self.relayed.load(Ordering::Acquire);
-        (!relayed).then(|| self.answers.load(Ordering::Relaxed))
-    }
-
-    fn heard(&self, datagram: &[u8]) {
-        if datagram.starts_with(&SUCCESS_RESPONSE) {
-            self.answers.fetch_add(1, Ordering::Relaxed);
-        }
+    /// How many answers were heard.
+    pub(super) fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     fn is_open(&self) -> bool {
@@ -366,7 +368,7 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn now(&self) -> Instant {
-        self.base.now()
+        self.watched.clock.read(self.base.now())
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
@@ -378,7 +380,16 @@ impl Runtime for ConnectionRuntime {
             });
         }
         self.progress.rests.notify_waiters();
-        self.base.sleep(self.hurried(duration))
+        let now = self.base.now();
+        let duration = self.hurried(self.watched.clock.sleep(duration, now));
+        let silence = self.watched.clock.silence(now);
+        if silence.is_zero() {
+            if !self.progress.silent.swap(true, Ordering::AcqRel) {
+                (self.watched.on_heard)(false);
+            }
+            return self.base.sleep(duration);
+        }
+        self.base.sleep(duration.min(silence))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -470,10 +481,7 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        if is_channel_bind(transmit.contents)
-            || (is_request(transmit.contents)
-                && !self.progress.admits_check(transmit.destination, self.runtime.now()))
-        {
+        if !self.admits(transmit) {
             return Poll::Ready(Ok(transmit.contents.len()));
         }
         let sent = self.base.poll_send(cx, transmit);
@@ -514,21 +522,17 @@ impl AsyncUdpSocket for Socket {
         let received = self.base.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = received {
             let Watched { record, servers, .. } = &self.watched;
+            let now = self.runtime.now();
             let has_servers = !servers.servers().is_empty();
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
                 datagrams.for_each(|datagram| {
+                    self.heard(meta.addr, datagram, now);
                     record.heard(self.local, meta.addr, datagram);
                     if has_servers {
                         self.watched.tell(servers.heard(meta.addr, datagram));
                     }
                 });
-            }
-        }
-        if let Poll::Ready(Ok(count)) = received {
-            for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
-                let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
-                datagrams.for_each(|datagram| self.progress.heard(datagram));
             }
         }
         if !self.progress.is_open()
@@ -553,13 +557,52 @@ impl AsyncUdpSocket for Socket {
     }
 }
 
-/// How an answer to a STUN binding request begins (RFC 8489 section 5).
-const SUCCESS_RESPONSE: [u8; 2] = [1, 1];
-
 /// A STUN binding indication (RFC 8489 section 5), which ICE takes without a word.
 const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Socket {
+    /// Whether a datagram may leave; and notes what it is.
+    fn admits(&self, transmit: &Transmit<'_>) -> bool {
+        let clock = &self.watched.clock;
+        let (to, now) = (transmit.destination, self.runtime.now());
+        match Content::of(self.local, to, transmit.contents, SEND) {
+            Content::Data => clock.traffic(now),
+            Content::Check(way, check) if check.class == REQUEST => {
+                let admitted = match self.progress.is_open() {
+                    true => clock.admits_keepalive(self.local, way.remote, now),
+                    false => way.relay.is_some() || self.progress.admits_check(to, now),
+                };
+                if !admitted {
+                    return false;
+                }
+                clock.asked(check.transaction, now);
+            }
+            Content::Check(..) | Content::Other => return !is_channel_bind(transmit.contents),
+        }
+        true
+    }
+
+    /// Takes a datagram for a sign of life, if it is one.
+    fn heard(&self, from: SocketAddr, datagram: &[u8], now: Instant) {
+        let clock = &self.watched.clock;
+        match Content::of(self.local, from, datagram, DATA) {
+            Content::Data => clock.traffic(now),
+            Content::Check(_, check) if check.class == SUCCESS => {
+                // One of a STUN server's, or of nobody's.
+                if !clock.answered(&check.transaction, now) {
+                    return;
+                }
+                self.progress.answers.fetch_add(1, Ordering::Relaxed);
+            }
+            Content::Check(_, check) if check.class == REQUEST => {}
+            Content::Check(..) | Content::Other => return,
+        }
+        clock.heard(now);
+        if self.progress.silent.swap(false, Ordering::AcqRel) {
+            (self.watched.on_heard)(true);
+        }
+    }
+
     /// A datagram that means nothing, from nobody: so it is no sign of life of the remote.
     fn receive_nothing(&self, bufs: &mut [IoSliceMut<'_>], meta: &mut [RecvMeta]) -> usize {
         let (Some(buf), Some(meta)) = (bufs.first_mut().and_then(|buf| buf.get_mut(..20)), meta.first_mut())
@@ -659,11 +702,6 @@ fn is_to_be_repeated(datagram: &[u8], among_us: bool) -> bool {
         [CHANGE_CIPHER_SPEC, ..] => true,
         _ => false,
     }
-}
-
-/// A STUN binding request (RFC 8489 section 5), as ICE's checks are.
-fn is_request(datagram: &[u8]) -> bool {
-    matches!(datagram, [0, 1, _, _, 0x21, 0x12, 0xa4, 0x42, ..])
 }
 
 /// Application data of DTLS: SCTP, that is.

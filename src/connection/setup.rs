@@ -41,9 +41,9 @@ const ICE_RELAY_WAIT: Option<Duration> = Some(Duration::ZERO);
 /// default of half the relay's lifetime, two such refusals lose the relay, or one does with a late answer before it.
 const TURN_REFRESH_INTERVAL: Duration = Duration::from_secs(20);
 
-/// Without an answer to a keepalive for this long, the connection is `Disconnected`; the grace time runs from there.
-const ICE_DISCONNECTED_AFTER: Duration = Duration::from_millis(3000);
-/// ICE never gives up by itself; the mesh's limits decide.
+/// ICE never says that the remote is silent, as its clock runs ahead; [`Clock`](super::clock::Clock) does.
+const ICE_DISCONNECTED_AFTER: Duration = Duration::ZERO;
+/// Nor does it give up by itself; the mesh's limits decide.
 const ICE_FAILED_AFTER: Duration = Duration::ZERO;
 const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
 
@@ -224,9 +224,14 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
         tracing::debug!(?state, "connection");
         match state {
-            RTCPeerConnectionState::Connecting => self.shared.set_state(ConnectionState::Connecting),
-            RTCPeerConnectionState::Connected => self.shared.set_state(ConnectionState::Connected),
-            RTCPeerConnectionState::Disconnected => self.shared.set_state(ConnectionState::Disconnected),
+            RTCPeerConnectionState::Connecting => {
+                self.shared.clock.search(true);
+                self.shared.set_state(ConnectionState::Connecting);
+            }
+            RTCPeerConnectionState::Connected => {
+                self.shared.clock.search(false);
+                self.shared.set_state(ConnectionState::Connected);
+            }
             RTCPeerConnectionState::Failed => self.shared.set_state(ConnectionState::Failed),
             // Reported when the remote goes first, too; that is not our `Closed`.
             RTCPeerConnectionState::Closed => {

@@ -74,7 +74,7 @@ const PULSE: Duration = Duration::from_secs(2);
 
 async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<Duration> {
     until(at).await;
-    connection.ice_round_trip().await
+    connection.ice_round_trip()
 }
 
 /// A task that is aborted, or panics, closes its connection all the same.

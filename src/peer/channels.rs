@@ -14,6 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
 use super::gauges::Gauges;
+use super::headway::Headway;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use crate::connection::{Channel, ChannelClosed, ChannelEvent, MAX_MESSAGE_BYTES, Outstanding};
@@ -96,6 +97,9 @@ pub(crate) struct Channels {
     last_messages: Pin<Box<Sleep>>,
     /// How much SCTP is given of each channel of packets, with what it holds.
     paces: [(Pace, Outstanding); 3],
+    headway: Headway,
+    /// Gauges of the channels that lose nothing.
+    lasting: [Outstanding; 2],
 }
 
 /// The reliable channel's flow control between two members of this crate, so that SCTP's window never closes.
@@ -151,6 +155,8 @@ impl Channels {
             closing: None,
             last_messages: Box::pin(tokio::time::sleep(Duration::ZERO)),
             paces,
+            headway: Headway::new(),
+            lasting: lasting_of(&channels),
             channels,
             outbox,
             gauges,
@@ -178,6 +184,8 @@ impl Channels {
         self.delivery.forget();
         TransferMode::ALL.into_iter().for_each(|mode| self.gauges.counters(mode).forget_received());
         self.paces = paces_of(&channels);
+        self.headway = Headway::new();
+        self.lasting = lasting_of(&channels);
         self.gauges.set_outstanding(outstanding_of(&self.paces));
         self.channels = channels;
         self.frames.clear();
@@ -305,12 +313,22 @@ impl Channels {
             if !moved {
                 return self.poll_idle(cx);
             }
+            self.headway.moved();
         }
         if let Poll::Ready(happening) = self.poll_stalled(cx) {
             return Poll::Ready(happening);
         }
+        self.poll_headway(cx);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn poll_headway(&mut self, cx: &mut Context<'_>) {
+        let handed = self.channels[0].handed_bytes() + self.channels[CONTROL].handed_bytes();
+        let [reliable, control] = &self.lasting;
+        while let Poll::Ready((bytes, headway)) = self.headway.poll([reliable, control], handed, cx) {
+            self.channels[CONTROL].tell_outstanding(bytes, headway);
+        }
     }
 
     /// Moves a batch of a channel, each way. Pending is: there was nothing to move.
@@ -470,6 +488,7 @@ impl Channels {
 
     /// Nothing moves: is everything out, or is it stuck?
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
+        self.poll_headway(cx);
         let mut queues = self.outbox.lock();
         self.outbox.rest(&mut queues);
         if self.await_drained {
@@ -506,6 +525,10 @@ impl Channels {
             self.outbox.lock().make_progress();
         }
     }
+}
+
+fn lasting_of(channels: &[Channel; 4]) -> [Outstanding; 2] {
+    [channels[0].outstanding(), channels[CONTROL].outstanding()]
 }
 
 fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {

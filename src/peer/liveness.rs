@@ -1,6 +1,6 @@
 //! Whether a connected remote is alive: by ICE consent and the control channel, never by data.
 //!
-//! The library calls a connection `Disconnected` when nothing was *heard* for 3 s. A remote that does not hear us, but
+//! A connection is `Disconnected` when nothing was *heard* for 3 s. A remote that does not hear us, but
 //! whom we hear, goes on asking, so it counts as heard; only that it answers nothing tells (RFC 7675). That alone is weak
 //! evidence at high loss, one request in a second; so the control channel, where loss is repaired, has to be silent too.
 
@@ -10,8 +10,6 @@ use tokio::time::{Duration, Instant};
 #[derive(Debug)]
 pub(super) struct Liveness {
     answers: u64,
-    /// They are not seen now, as the link goes over a relay of ours.
-    unseen: bool,
     answered: Instant,
     /// When it is looked next.
     pub(super) look: Instant,
@@ -35,14 +33,13 @@ const RESTART_LIMIT: Duration = Duration::from_secs(4);
 
 impl Liveness {
     pub(super) fn new(now: Instant) -> Liveness {
-        Liveness { answers: 0, unseen: false, answered: now, look: now + LOOK, restart_until: None }
+        Liveness { answers: 0, answered: now, look: now + LOOK, restart_until: None }
     }
 
-    /// So many of our requests were answered so far; `None` if that cannot be seen.
-    pub(super) fn note(&mut self, answers: Option<u64>, now: Instant) {
-        self.unseen = answers.is_none();
-        if answers != Some(self.answers) {
-            self.answers = answers.unwrap_or(self.answers);
+    /// So many of our requests were answered so far.
+    pub(super) fn note(&mut self, answers: u64, now: Instant) {
+        if answers != self.answers {
+            self.answers = answers;
             self.answered = now;
         }
     }
@@ -51,9 +48,9 @@ impl Liveness {
         self.answers
     }
 
-    /// Whether there were answers since there were so many, as far as can be seen.
+    /// Whether there were answers since there were so many.
     pub(super) fn has_answered_since(&self, answers: u64) -> bool {
-        self.unseen || self.answers != answers
+        self.answers != answers
     }
 
     pub(super) fn look_again(&mut self, silent: bool, now: Instant) {
@@ -95,7 +92,7 @@ mod tests {
     fn a_remote_is_silent_when_neither_requests_nor_probes_are_answered() {
         let start = Instant::now();
         let mut liveness = Liveness::new(start);
-        liveness.note(Some(5), start + S(1));
+        liveness.note(5, start + S(1));
         let silent = |at, probe: Option<u64>| {
             liveness.is_silent(probe.map(|probe| start + S(probe)), true, start + S(at))
         };
@@ -105,14 +102,6 @@ mod tests {
         assert!(!silent(6, Some(4)), "the probe is under way");
         assert!(!liveness.is_silent(None, false, start + S(8)), "a stranger has more time");
         assert!(liveness.is_silent(None, false, start + S(9)));
-    }
-
-    #[test]
-    fn a_remote_whose_answers_cannot_be_seen_is_never_silent_by_them() {
-        let start = Instant::now();
-        let mut liveness = Liveness::new(start);
-        liveness.note(None, start + S(100));
-        assert!(!liveness.is_silent(Some(start), true, start + S(100)));
     }
 
     #[test]

@@ -45,8 +45,8 @@ pub(crate) enum Input {
 /// The counters that decisions depend on, most of them of the reliable channel.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Tally {
-    /// How many of our ICE requests were answered, if that can be seen.
-    pub(crate) answers: Option<u64>,
+    /// How many of our ICE requests were answered.
+    pub(crate) answers: u64,
     pub(crate) sent: u64,
     pub(crate) received: u64,
     /// Accepted, but not handed to SCTP.

@@ -393,18 +393,18 @@ fn a_goodbye_is_acknowledged_when_all_has_arrived_and_then_the_remote_closes() {
 #[test]
 fn a_remote_that_answers_nothing_is_unstable_until_it_does() {
     let mut peer = connected();
-    peer.tally.answers = Some(7);
+    peer.tally.answers = 7;
     let mut effects = Vec::new();
     for second in 1..=10 {
         effects.extend(peer.after(Duration::from_secs(1)).into_iter().map(|effect| (second, effect)));
     }
     let fell = effects.iter().find(|(_, effect)| *effect == Effect::Unstable);
     assert!(fell.is_some_and(|(second, _)| (5..=7).contains(second)), "{effects:?}");
-    peer.tally.answers = Some(8);
+    peer.tally.answers = 8;
     assert_eq!(peer.after(Duration::from_secs(1)), [Effect::Recovered]);
 
     let mut peer = connected();
-    peer.tally.answers = Some(7);
+    peer.tally.answers = 7;
     let effects: Vec<Effect> = (0..30).flat_map(|_| peer.after(Duration::from_secs(1))).collect();
     assert_eq!(effects.last(), Some(&gone(DisconnectReason::ConnectionLost)), "{effects:?}");
 }
@@ -419,7 +419,7 @@ fn a_restart_by_the_remote_has_4_s_before_it_counts_as_silence() {
     assert_eq!(peer.is(ConnectionState::Connecting), nothing());
     let effects: Vec<Effect> = (0..4).flat_map(|_| peer.after(Duration::from_secs(1))).collect();
     assert_eq!(effects.last(), Some(&Effect::Unstable), "{effects:?}");
-    peer.tally.answers = Some(1);
+    peer.tally.answers = 1;
     assert_eq!(peer.is(ConnectionState::Connected), [Effect::Recovered]);
 }
 
@@ -573,14 +573,9 @@ fn connected_foreign() -> Subject {
 impl Subject {
     fn new(limits: Limits, agreed: Agreed) -> Subject {
         let condition = Condition {
-            state: ConnectionState::Connecting,
             stage: Stage::Ice,
             agreed: Some(agreed),
-            remote_closed: false,
-            no_relay: None,
-            restarts: 0,
-            silent: false,
-            greeting: false,
+            ..Condition::new(ConnectionState::Connecting)
         };
         let now = Instant::now();
         let state = State::new(limits, condition.clone(), now);

@@ -54,7 +54,7 @@ enum Heard {
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
-    let traffic = (prop::option::of(0u64..2), 0u64..4, 0u64..4, 0u64..4);
+    let traffic = (0u64..2, 0u64..4, 0u64..4, 0u64..4);
     prop_oneof![
         20 => any_heard().prop_map(Step::Hear),
         3 => (0u64..40_000).prop_map(|millis| Step::Wait(Duration::from_millis(millis))),
@@ -166,7 +166,7 @@ impl Course {
             Step::Traffic(Tally { answers, sent, received, waiting }) => {
                 let before = self.peer.tally;
                 self.peer.tally = Tally {
-                    answers: answers.map(|answers| before.answers.unwrap_or(0) + answers),
+                    answers: before.answers + answers,
                     sent: before.sent + sent,
                     received: before.received + received,
                     waiting,

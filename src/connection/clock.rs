@@ -1,0 +1,477 @@
+//! The clock of a connection: while packets are under way it runs ahead of time, so that what was lost is sent again soon.
+//!
+//! SCTP sends a lost packet again when its timer runs out, and that is a second at the least
+//! (RFC 9260 section 6.3.1, `RTO.Min`), which cannot be set: at 5 % loss one reliable packet in a hundred comes more than
+//! a second late, on a path of 40 ms. But all of the library's time comes from here. So the clock runs faster, by as
+//! much as makes that second [one and a quarter of a round trip and a little](Clock::rate):
+//!
+//! * only when all channels are open, since DTLS gives up by the same clock; and not while ICE looks for another way;
+//! * only while there is [traffic](TRAFFIC), or something is to be acknowledged, so that an idle link wakes nobody more
+//!   often;
+//! * only while SCTP makes headway: it gives up for good after six expirations in a row, so without any
+//!   acknowledgement only so much is gained ([`BUDGET`]);
+//! * never with packets that live for so many milliseconds, as SCTP counts those by the same clock.
+//!
+//! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
+//! heard again the clock is set [forward](LEAP), once.
+//!
+//! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
+//! true time ([`Clock::silence`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
+//! too often stay here ([`Clock::admits_keepalive`]).
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use webrtc::runtime::Runtime;
+
+use super::stun::Transaction;
+
+/// SCTP's least time-out, by the clock.
+const RTO_MIN: Duration = Duration::from_secs(1);
+/// What becomes of it at the least, in true time: what the jitter of a Wi-Fi may be.
+const RTO_FLOOR: Duration = Duration::from_millis(65);
+/// Added to one and a quarter of a round trip.
+const SLACK: Duration = Duration::from_millis(20);
+/// Others acknowledge after up to 200 ms (RFC 9260 section 6.2), by their own clocks.
+const DELAYED_ACK: Duration = Duration::from_millis(250);
+
+/// Since the last packet of data, either way.
+const TRAFFIC: Duration = Duration::from_secs(1);
+
+/// How far the clock runs ahead without headway: expirations after 1, 3 and 7 s; and while the remote answers, so that
+/// it is the loss of single packets, after 15 s. Those that are left take 48 s of true time.
+const BUDGET: Duration = Duration::from_secs(7);
+const BUDGET_ANSWERED: Duration = Duration::from_secs(16);
+/// It answers: ICE asks it every second.
+const ANSWERED: Duration = Duration::from_millis(2500);
+
+/// How far it is set when a remote is heard after [`LEAP_AFTER`]: as long as SCTP waits at the most (`RTO.Max`).
+const LEAP: Duration = Duration::from_secs(60);
+const LEAP_AFTER: Duration = Duration::from_millis(1500);
+
+/// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
+const SILENT_AFTER: Duration = Duration::from_secs(3);
+
+/// ICE asks once in a second.
+const KEEPALIVE: Duration = Duration::from_millis(900);
+
+/// Requests that may still be answered, and destinations; more than ICE has under way when it is connected.
+const MAX_ASKED: usize = 16;
+const MAX_DESTINATIONS: usize = 64;
+
+/// A clock, and the time that it goes by. All instants that it takes are of the true time.
+#[derive(Debug)]
+pub(super) struct Clock {
+    time: Arc<dyn Runtime>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The last reckoning, and how far the clock was ahead then.
+    reckoned: Instant,
+    ahead: Duration,
+    /// How much was gained since SCTP made headway.
+    gained: Duration,
+    traffic: Option<Instant>,
+    /// Something is outstanding that must be acknowledged.
+    owing: bool,
+    answered: Option<Instant>,
+    /// Who the remote is, once all channels are open.
+    remote: Option<Remote>,
+    /// ICE looks for another way.
+    searching: bool,
+    /// Lifetimes of packets go by it.
+    steady: bool,
+    heard: Instant,
+    /// It is to be set forward; and it was, and SCTP has made no headway since.
+    leap: bool,
+    leapt: bool,
+    asked: VecDeque<(Transaction, Instant)>,
+    round_trip: Option<Duration>,
+    keepalives: HashMap<(SocketAddr, SocketAddr), Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Remote {
+    /// A member of this crate, whose clock is ahead as well.
+    Member,
+    Stranger,
+}
+
+impl Clock {
+    pub(super) fn new(time: Arc<dyn Runtime>) -> Clock {
+        let state = Mutex::new(State::new(time.now()));
+        Clock { time, state }
+    }
+
+    /// The true time.
+    pub(super) fn true_now(&self) -> Instant {
+        self.time.now()
+    }
+
+    /// What the library is told.
+    pub(super) fn read(&self, now: Instant) -> Instant {
+        let mut state = self.lock();
+        state.reckon(now);
+        now + state.ahead
+    }
+
+    /// How long to sleep until the clock has gone on by `duration`, or until there is something to see here.
+    pub(super) fn sleep(&self, duration: Duration, now: Instant) -> Duration {
+        let mut state = self.lock();
+        state.reckon(now);
+        if state.leap && state.is_ready() {
+            (state.leap, state.leapt) = (false, true);
+            state.ahead += LEAP;
+            return Duration::ZERO;
+        }
+        let rate = state.rate();
+        let fast = state.fast_for(now, rate);
+        let passes = fast.mul_f64(rate);
+        let true_duration =
+            if duration <= passes { duration.div_f64(rate) } else { fast + (duration - passes) };
+        // Never too early by the last digit.
+        true_duration + Duration::from_nanos(1)
+    }
+
+    /// All channels are open.
+    pub(super) fn open(&self, remote: Remote) {
+        self.change(self.true_now(), |state| state.remote = Some(remote));
+    }
+
+    /// Packets have lifetimes: the clock is never ahead.
+    pub(super) fn keep_steady(&self) {
+        self.change(self.true_now(), |state| state.steady = true);
+    }
+
+    /// ICE looks for another way, or has found it.
+    pub(super) fn search(&self, searching: bool) {
+        self.change(self.true_now(), |state| state.searching = searching);
+    }
+
+    /// A packet of data has gone or come.
+    pub(super) fn traffic(&self, now: Instant) {
+        self.change(now, |state| state.traffic = Some(now));
+    }
+
+    /// What SCTP holds of what it must deliver, and whether something of it was acknowledged. Tells whether the driver
+    /// may sleep for too long, as the clock goes faster from now on.
+    pub(super) fn outstanding(&self, bytes: usize, headway: bool) -> bool {
+        let now = self.true_now();
+        let mut state = self.lock();
+        state.reckon(now);
+        let before = state.fast_for(now, state.rate());
+        state.owing = bytes > 0;
+        if headway || bytes == 0 {
+            state.leapt = false;
+            state.gained = Duration::ZERO;
+        }
+        before.is_zero() && !state.fast_for(now, state.rate()).is_zero()
+    }
+
+    /// The remote gave a sign of life.
+    pub(super) fn heard(&self, now: Instant) {
+        let mut state = self.lock();
+        let silence = now.saturating_duration_since(state.heard);
+        state.heard = now;
+        // Once until there is headway, as each may be an expiration.
+        if silence >= LEAP_AFTER && state.remote.is_some() && !state.leapt {
+            state.leap = true;
+        }
+    }
+
+    /// How long it takes until the remote is silent, if nothing comes; zero when it is.
+    pub(super) fn silence(&self, now: Instant) -> Duration {
+        (self.lock().heard + SILENT_AFTER).saturating_duration_since(now)
+    }
+
+    /// A request of ICE's has left.
+    pub(super) fn asked(&self, transaction: Transaction, now: Instant) {
+        let mut state = self.lock();
+        if state.asked.len() >= MAX_ASKED {
+            state.asked.pop_front();
+        }
+        state.asked.push_back((transaction, now));
+    }
+
+    /// An answer is here. Tells whether it is one to a request of ours.
+    pub(super) fn answered(&self, transaction: &Transaction, now: Instant) -> bool {
+        let mut state = self.lock();
+        state.reckon(now);
+        let place = state.asked.iter().position(|(asked, _)| asked == transaction);
+        let Some((_, sent)) = place.and_then(|place| state.asked.remove(place)) else { return false };
+        let time = now.saturating_duration_since(sent);
+        // Smoothed as SCTP does it (RFC 9260 section 6.3.1), but quick to believe in a longer one.
+        let smoothed = state.round_trip.map_or(time, |before| (before * 7 + time) / 8);
+        state.round_trip = Some(smoothed.max(time));
+        state.answered = Some(now);
+        true
+    }
+
+    /// The round trip of ICE's requests, which wait for nothing.
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        self.lock().round_trip
+    }
+
+    /// Whether a request of ICE's may leave: those that it asks too early, as the clock runs ahead, may not.
+    pub(super) fn admits_keepalive(&self, from: SocketAddr, to: SocketAddr, now: Instant) -> bool {
+        let mut state = self.lock();
+        if state.searching {
+            return true;
+        }
+        let early = |last: &Instant| now.saturating_duration_since(*last) < KEEPALIVE;
+        if state.keepalives.get(&(from, to)).is_some_and(early) {
+            return false;
+        }
+        state.keepalives.retain(|_, last| early(last));
+        if state.keepalives.len() < MAX_DESTINATIONS {
+            state.keepalives.insert((from, to), now);
+        }
+        true
+    }
+
+    fn change(&self, now: Instant, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        state.reckon(now);
+        change(&mut state);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(now: Instant) -> State {
+        State {
+            reckoned: now,
+            ahead: Duration::ZERO,
+            gained: Duration::ZERO,
+            traffic: None,
+            owing: false,
+            answered: None,
+            remote: None,
+            searching: false,
+            steady: false,
+            heard: now,
+            leap: false,
+            leapt: false,
+            asked: VecDeque::new(),
+            round_trip: None,
+            keepalives: HashMap::new(),
+        }
+    }
+
+    /// Whether the clock may run ahead at all.
+    fn is_ready(&self) -> bool {
+        self.remote.is_some() && !self.searching && !self.steady
+    }
+
+    /// How many times as fast as time it runs: so many that SCTP's second takes one and a quarter of a round trip and a
+    /// little, and with a stranger its delay of acknowledgements.
+    fn rate(&self) -> f64 {
+        let (Some(remote), Some(round_trip), true) = (self.remote, self.round_trip, self.is_ready()) else {
+            return 1.0;
+        };
+        let delay = if remote == Remote::Member { Duration::ZERO } else { DELAYED_ACK };
+        let rto = (round_trip * 5 / 4 + SLACK + delay).max(RTO_FLOOR);
+        RTO_MIN.div_duration_f64(rto).max(1.0)
+    }
+
+    /// How long from then on it runs at that rate.
+    fn fast_for(&self, from: Instant, rate: f64) -> Duration {
+        if rate <= 1.0 {
+            return Duration::ZERO;
+        }
+        let left = |since: Option<Instant>, limit: Duration| {
+            since.map_or(Duration::ZERO, |since| (since + limit).saturating_duration_since(from))
+        };
+        let answered = left(self.answered, ANSWERED);
+        let owing = if self.owing { answered } else { Duration::ZERO };
+        let budget = if answered.is_zero() { BUDGET } else { BUDGET_ANSWERED };
+        left(self.traffic, TRAFFIC).max(owing).min(budget.saturating_sub(self.gained).div_f64(rate - 1.0))
+    }
+
+    fn reckon(&mut self, now: Instant) {
+        let rate = self.rate();
+        let time = now.saturating_duration_since(self.reckoned);
+        let fast = self.fast_for(self.reckoned, rate).min(time);
+        let gain = fast.mul_f64(rate - 1.0);
+        self.ahead += gain;
+        self.gained += gain;
+        self.reckoned = self.reckoned.max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+    const S: fn(u64) -> Duration = Duration::from_secs;
+
+    /// Open, with a round trip of 40 ms, and something to send.
+    fn busy(remote: Remote) -> (State, Instant) {
+        let start = Instant::now();
+        let state = State {
+            remote: Some(remote),
+            round_trip: Some(MS(40)),
+            traffic: Some(start),
+            ..State::new(start)
+        };
+        (state, start)
+    }
+
+    /// How far the clock has gone when so much time has passed.
+    fn gone(state: &mut State, start: Instant, time: Duration) -> Duration {
+        state.reckon(start + time);
+        time + state.ahead
+    }
+
+    #[test]
+    fn a_second_of_sctps_takes_little_more_than_a_round_trip_and_with_strangers_their_delay_as_well() {
+        let (mut state, start) = busy(Remote::Member);
+        assert_eq!(gone(&mut state, start, MS(70)), S(1), "1.25 × 40 ms + 20 ms");
+        let (mut state, start) = busy(Remote::Stranger);
+        assert_eq!(gone(&mut state, start, MS(320)).as_millis(), 1000);
+        let (mut state, start) = busy(Remote::Member);
+        state.round_trip = Some(MS(1));
+        assert_eq!(gone(&mut state, start, RTO_FLOOR).as_millis(), 1000);
+        let (mut state, start) = busy(Remote::Member);
+        state.round_trip = Some(MS(900));
+        assert_eq!(gone(&mut state, start, MS(500)), MS(500), "a long path has its second");
+    }
+
+    #[test]
+    fn without_traffic_the_clock_is_not_ahead() {
+        let (mut state, start) = busy(Remote::Member);
+        let after_traffic = gone(&mut state, start, TRAFFIC);
+        assert!(after_traffic > S(5));
+        assert_eq!(gone(&mut state, start, TRAFFIC + S(9)), after_traffic + S(9));
+        for change in [
+            |state: &mut State| state.remote = None,
+            |state: &mut State| state.searching = true,
+            |state: &mut State| state.steady = true,
+            |state: &mut State| state.round_trip = None,
+        ] {
+            let (mut state, start) = busy(Remote::Member);
+            change(&mut state);
+            assert_eq!(gone(&mut state, start, MS(500)), MS(500));
+        }
+    }
+
+    #[test]
+    fn without_headway_only_so_much_is_gained_and_more_while_the_remote_answers() {
+        for (answered, budget) in [(false, BUDGET), (true, BUDGET_ANSWERED)] {
+            let (mut state, start) = busy(Remote::Member);
+            for millis in (0..10_000).step_by(100) {
+                state.traffic = Some(start + MS(millis));
+                state.answered = answered.then_some(start + MS(millis));
+                gone(&mut state, start, MS(millis));
+            }
+            assert!(state.ahead.abs_diff(budget) < MS(1), "{:?}", state.ahead);
+            // Since the last acknowledgement.
+            state.gained = Duration::ZERO;
+            gone(&mut state, start, S(10));
+            assert!(state.ahead > budget);
+        }
+    }
+
+    #[test]
+    fn what_is_owed_keeps_it_going_as_long_as_the_remote_answers() {
+        let (mut state, start) = busy(Remote::Stranger);
+        (state.owing, state.answered) = (true, Some(start));
+        assert!(!state.fast_for(start + MS(1500), state.rate()).is_zero());
+        assert!(state.fast_for(start + ANSWERED, state.rate()).is_zero());
+        state.owing = false;
+        assert!(state.fast_for(start + MS(1500), state.rate()).is_zero());
+    }
+
+    fn clock(change: impl FnOnce(&mut State)) -> (Clock, Instant) {
+        let clock = Clock::new(Arc::new(webrtc::runtime::TokioRuntime));
+        let start = clock.lock().reckoned;
+        change(&mut clock.lock());
+        (clock, start)
+    }
+
+    #[test]
+    fn a_sleep_ends_when_the_clock_has_gone_on_by_so_much() {
+        let (clock, start) = clock(|state| {
+            (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+            state.traffic = Some(state.reckoned);
+        });
+        for duration in [MS(1), MS(200), S(1), S(7), S(30)] {
+            let slept = clock.sleep(duration, start);
+            let mut state = clock.lock();
+            let (ahead, gained) = (state.ahead, state.gained);
+            let gone = gone(&mut state, start, slept);
+            assert!(gone >= duration && gone < duration + MS(1), "{duration:?}: {slept:?}, {gone:?}");
+            (state.ahead, state.gained, state.reckoned) = (ahead, gained, start);
+        }
+    }
+
+    #[test]
+    fn after_a_silence_the_clock_leaps_once_until_there_is_headway() {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        clock.heard(start + MS(1000));
+        assert_eq!(clock.sleep(S(1), start + MS(1000)).as_millis(), 1000, "no silence");
+        for (heard, leaps) in [(S(5), true), (S(10), false)] {
+            clock.heard(start + heard);
+            assert_eq!(clock.sleep(S(1), start + heard).is_zero(), leaps);
+        }
+        assert_eq!(clock.read(start + S(10)), start + S(10) + LEAP);
+        clock.outstanding(1000, false);
+        clock.heard(start + S(20));
+        assert!(!clock.sleep(S(1), start + S(20)).is_zero());
+        clock.outstanding(500, true);
+        clock.heard(start + S(30));
+        assert!(clock.sleep(S(1), start + S(30)).is_zero());
+    }
+
+    #[test]
+    fn the_round_trip_is_that_of_our_own_requests() {
+        let (clock, start) = clock(|_| {});
+        clock.asked([1; 12], start);
+        assert!(!clock.answered(&[2; 12], start + MS(10)), "nobody asked");
+        assert!(clock.answered(&[1; 12], start + MS(80)));
+        assert!(!clock.answered(&[1; 12], start + MS(90)), "once");
+        assert_eq!(clock.round_trip(), Some(MS(80)));
+        clock.asked([3; 12], start);
+        clock.answered(&[3; 12], start + MS(40));
+        assert_eq!(clock.round_trip(), Some(MS(75)), "smoothed");
+        clock.asked([4; 12], start);
+        clock.answered(&[4; 12], start + MS(300));
+        assert_eq!(clock.round_trip(), Some(MS(300)), "a longer one is believed");
+        (0..100).for_each(|n| clock.asked([n; 12], start));
+        assert_eq!(clock.lock().asked.len(), MAX_ASKED);
+    }
+
+    #[test]
+    fn while_the_clock_is_ahead_ice_asks_once_a_second_all_the_same() {
+        let (clock, start) = clock(|state| {
+            (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+        });
+        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let admits = |port, millis| {
+            let now = start + MS(millis);
+            clock.lock().traffic = Some(now);
+            clock.admits_keepalive(to(1), to(port), now)
+        };
+        let asked = (0..10_000).step_by(70).filter(|millis| admits(2, *millis)).count();
+        assert!((9..=11).contains(&asked), "{asked}");
+        assert!(admits(3, 10_000), "each destination has its own");
+        clock.search(true);
+        assert!(admits(3, 10_001), "every check of a restart leaves");
+    }
+
+    #[test]
+    fn a_remote_is_silent_after_3_s() {
+        let (clock, start) = clock(|_| {});
+        clock.heard(start + S(2));
+        assert_eq!(clock.silence(start + S(4)), S(1));
+        assert_eq!(clock.silence(start + S(9)), Duration::ZERO);
+    }
+}
