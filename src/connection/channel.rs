@@ -10,8 +10,10 @@ use bytes::{Bytes, BytesMut};
 use futures::stream::{BoxStream, StreamExt as _};
 use futures::{FutureExt as _, Stream as _, future::BoxFuture};
 use tokio::time::timeout;
+use tokio_util::sync::ReusableBoxFuture;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
+use super::SEND_BUFFER_BYTES;
 use super::clock::Clock;
 use super::runtime::Progress;
 
@@ -62,6 +64,29 @@ async fn next_event(mut reading: Reading) -> Option<(ChannelEvent, Reading)> {
     }
 }
 
+/// Hands a message to SCTP, which holds `at_most` so many bytes of the channel; gives what it holds at most then.
+///
+/// The library's `send` looks first whether there is room, and takes its lock for that; `try_send` takes it once, but
+/// throws away what has no room. So the former is for messages that may have none.
+async fn send(
+    channel: Arc<dyn DataChannel>,
+    message: BytesMut,
+    mut at_most: usize,
+) -> webrtc::error::Result<usize> {
+    let bytes = message.len();
+    let fits = |at_most: usize| at_most + bytes <= SEND_BUFFER_BYTES;
+    if !fits(at_most) {
+        at_most = channel.outstanding_bytes().await?;
+    }
+    if fits(at_most) {
+        channel.try_send(message).await?;
+    } else {
+        channel.send(message).await?;
+        at_most = SEND_BUFFER_BYTES;
+    }
+    Ok(at_most + bytes)
+}
+
 /// A channel could not send, as it is closed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ChannelClosed;
@@ -70,10 +95,13 @@ pub(crate) struct ChannelClosed;
 pub(crate) struct Channel {
     inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
-    sending: Option<BoxFuture<'static, webrtc::error::Result<()>>>,
-    /// The size of that message; and of all that SCTP has taken.
+    /// The message that waits, in a box that is used again for the next one.
+    sending: ReusableBoxFuture<'static, webrtc::error::Result<usize>>,
+    is_sending: bool,
+    /// The size of that message; of all that SCTP has taken; and of what it holds of them at the most.
     sending_bytes: usize,
     handed_bytes: u64,
+    held_bytes: usize,
     progress: Arc<Progress>,
     clock: Arc<Clock>,
     /// Messages taken since the driver was nudged.
@@ -87,7 +115,19 @@ const NUDGE_EVERY: usize = 64;
 impl Channel {
     pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>, clock: Arc<Clock>) -> Channel {
         let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).fuse().boxed();
-        Channel { inner, events, sending: None, sending_bytes: 0, handed_bytes: 0, progress, clock, taken: 0 }
+        let nothing = send(inner.clone(), BytesMut::new(), 0);
+        Channel {
+            inner,
+            events,
+            sending: ReusableBoxFuture::new(nothing),
+            is_sending: false,
+            sending_bytes: 0,
+            handed_bytes: 0,
+            held_bytes: 0,
+            progress,
+            clock,
+            taken: 0,
+        }
     }
 
     /// The next event. After [`ChannelEvent::Closed`] never again ready.
@@ -107,29 +147,37 @@ impl Channel {
 
     /// Whether a message can be given to [`send`](Channel::send): none waits.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
-        let Some(sending) = &mut self.sending else { return Poll::Ready(Ok(())) };
-        let sent = std::task::ready!(sending.poll_unpin(cx));
-        self.sending = None;
+        if !self.is_sending {
+            return Poll::Ready(Ok(()));
+        }
+        let sent = std::task::ready!(self.sending.poll(cx));
+        self.is_sending = false;
         self.handed_bytes += self.sending_bytes as u64;
-        Poll::Ready(sent.map_err(|error| {
-            tracing::debug!(%error, "a channel does not send");
-            ChannelClosed
-        }))
+        match sent {
+            Ok(held_bytes) => {
+                self.held_bytes = held_bytes;
+                Poll::Ready(Ok(()))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a channel does not send");
+                Poll::Ready(Err(ChannelClosed))
+            }
+        }
     }
 
     /// Hands a message to SCTP as soon as that has room; only after `poll_ready`. This is the one copy of a payload
     /// on its way out, and there is none if nobody else holds it.
     pub(crate) fn send(&mut self, payload: Bytes) {
-        debug_assert!(self.sending.is_none());
+        debug_assert!(!self.is_sending);
         self.sending_bytes = payload.len();
         let message = payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        let inner = self.inner.clone();
-        self.sending = Some(async move { inner.send(message).await }.boxed());
+        self.sending.set(send(self.inner.clone(), message, self.held_bytes));
+        self.is_sending = true;
     }
 
     /// Whether a message waits to be handed to SCTP.
     pub(crate) fn is_sending(&self) -> bool {
-        self.sending.is_some()
+        self.is_sending
     }
 
     /// So much is outstanding of what SCTP must deliver, on all channels; and whether something of it was acknowledged.

@@ -3,7 +3,7 @@
 //! SCTP sends a lost packet again when its timer runs out, and that is a second at the least
 //! (RFC 9260 section 6.3.1, `RTO.Min`), which cannot be set: at 5 % loss one reliable packet in a hundred comes more than
 //! a second late, on a path of 40 ms. But all of the library's time comes from here. So the clock runs faster, by as
-//! much as makes that second [one and a quarter of a round trip and a little](Clock::rate):
+//! much as makes that second [one and a quarter of a round trip and a little](State::rate):
 //!
 //! * only when all channels are open, since DTLS gives up by the same clock; and not while ICE looks for another way;
 //! * only while there is [traffic](TRAFFIC), or something is to be acknowledged, so that an idle link wakes nobody more
@@ -16,11 +16,12 @@
 //! heard again the clock is set [forward](LEAP), once.
 //!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
-//! true time ([`Clock::silence`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
+//! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
 //! too often stay here ([`Clock::admits_keepalive`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -30,10 +31,10 @@ use super::stun::Transaction;
 
 /// SCTP's least time-out, by the clock.
 const RTO_MIN: Duration = Duration::from_secs(1);
-/// What becomes of it at the least, in true time: what the jitter of a Wi-Fi may be.
-const RTO_FLOOR: Duration = Duration::from_millis(65);
-/// Added to one and a quarter of a round trip.
+/// Added to one and a quarter of a round trip; on a near path more, as there the jitter of a Wi-Fi, and an
+/// acknowledgement that waits for a second packet, take longer than the way.
 const SLACK: Duration = Duration::from_millis(20);
+const NEAR_SLACK: Duration = Duration::from_millis(100);
 /// Others acknowledge after up to 200 ms (RFC 9260 section 6.2), by their own clocks.
 const DELAYED_ACK: Duration = Duration::from_millis(250);
 
@@ -61,11 +62,25 @@ const KEEPALIVE: Duration = Duration::from_millis(900);
 const MAX_ASKED: usize = 16;
 const MAX_DESTINATIONS: usize = 64;
 
+const UNIT: u64 = 1024;
+
 /// A clock, and the time that it goes by. All instants that it takes are of the true time.
 #[derive(Debug)]
 pub(super) struct Clock {
     time: Arc<dyn Runtime>,
     state: Mutex<State>,
+    /// Since the driver's last turn, data has gone or come; and has come.
+    traffic: AtomicBool,
+    heard: AtomicBool,
+}
+
+/// What there is to do when the driver's turn is over.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Turn {
+    /// It sleeps so long, unless something wakes it.
+    pub(super) sleep: Duration,
+    /// Nothing was heard of the remote for too long.
+    pub(super) silent: bool,
 }
 
 #[derive(Debug)]
@@ -73,6 +88,9 @@ struct State {
     /// The last reckoning, and how far the clock was ahead then.
     reckoned: Instant,
     ahead: Duration,
+    /// What it gains of each nanosecond, in units of 1/[`UNIT`]; and until when, if nothing happens.
+    gain: u64,
+    fast_until: Instant,
     /// How much was gained since SCTP made headway.
     gained: Duration,
     traffic: Option<Instant>,
@@ -104,7 +122,7 @@ pub(super) enum Remote {
 impl Clock {
     pub(super) fn new(time: Arc<dyn Runtime>) -> Clock {
         let state = Mutex::new(State::new(time.now()));
-        Clock { time, state }
+        Clock { time, state, traffic: AtomicBool::new(false), heard: AtomicBool::new(false) }
     }
 
     /// The true time.
@@ -114,27 +132,40 @@ impl Clock {
 
     /// What the library is told.
     pub(super) fn read(&self, now: Instant) -> Instant {
-        let mut state = self.lock();
-        state.reckon(now);
-        now + state.ahead
+        let state = self.lock();
+        now + state.ahead + state.gained_by(now)
     }
 
-    /// How long to sleep until the clock has gone on by `duration`, or until there is something to see here.
-    pub(super) fn sleep(&self, duration: Duration, now: Instant) -> Duration {
+    /// Data has left. It counts from the end of the driver's turn on.
+    pub(super) fn sent_data(&self) {
+        self.traffic.store(true, Ordering::Relaxed);
+    }
+
+    /// Data has come, the same.
+    pub(super) fn heard_data(&self) {
+        self.traffic.store(true, Ordering::Relaxed);
+        self.heard.store(true, Ordering::Relaxed);
+    }
+
+    /// The driver's turn is over, and it wants to sleep until the clock has gone on by `duration`.
+    pub(super) fn turn(&self, duration: Duration, now: Instant) -> Turn {
         let mut state = self.lock();
-        state.reckon(now);
+        if self.traffic.swap(false, Ordering::Relaxed) {
+            state.change(now, |state| state.traffic = Some(now));
+        }
+        if self.heard.swap(false, Ordering::Relaxed) {
+            state.hear(now);
+        }
+        let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
+        let silent = silence.is_zero();
+        // Only now: a round trip that was measured over the leap would be one of a minute.
         if state.leap && state.is_ready() {
             (state.leap, state.leapt) = (false, true);
             state.ahead += LEAP;
-            return Duration::ZERO;
+            return Turn { sleep: Duration::ZERO, silent };
         }
-        let rate = state.rate();
-        let fast = state.fast_for(now, rate);
-        let passes = fast.mul_f64(rate);
-        let true_duration =
-            if duration <= passes { duration.div_f64(rate) } else { fast + (duration - passes) };
-        // Never too early by the last digit.
-        true_duration + Duration::from_nanos(1)
+        let sleep = state.true_time_of(duration, now);
+        Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent }
     }
 
     /// All channels are open.
@@ -152,40 +183,25 @@ impl Clock {
         self.change(self.true_now(), |state| state.searching = searching);
     }
 
-    /// A packet of data has gone or come.
-    pub(super) fn traffic(&self, now: Instant) {
-        self.change(now, |state| state.traffic = Some(now));
-    }
-
     /// What SCTP holds of what it must deliver, and whether something of it was acknowledged. Tells whether the driver
     /// may sleep for too long, as the clock goes faster from now on.
     pub(super) fn outstanding(&self, bytes: usize, headway: bool) -> bool {
         let now = self.true_now();
         let mut state = self.lock();
-        state.reckon(now);
-        let before = state.fast_for(now, state.rate());
-        state.owing = bytes > 0;
-        if headway || bytes == 0 {
-            state.leapt = false;
-            state.gained = Duration::ZERO;
-        }
-        before.is_zero() && !state.fast_for(now, state.rate()).is_zero()
+        let was_fast = state.fast_until > now;
+        state.change(now, |state| {
+            state.owing = bytes > 0;
+            if headway || bytes == 0 {
+                state.leapt = false;
+                state.gained = Duration::ZERO;
+            }
+        });
+        !was_fast && state.fast_until > now
     }
 
-    /// The remote gave a sign of life.
+    /// The remote asks something.
     pub(super) fn heard(&self, now: Instant) {
-        let mut state = self.lock();
-        let silence = now.saturating_duration_since(state.heard);
-        state.heard = now;
-        // Once until there is headway, as each may be an expiration.
-        if silence >= LEAP_AFTER && state.remote.is_some() && !state.leapt {
-            state.leap = true;
-        }
-    }
-
-    /// How long it takes until the remote is silent, if nothing comes; zero when it is.
-    pub(super) fn silence(&self, now: Instant) -> Duration {
-        (self.lock().heard + SILENT_AFTER).saturating_duration_since(now)
+        self.lock().hear(now);
     }
 
     /// A request of ICE's has left.
@@ -200,14 +216,16 @@ impl Clock {
     /// An answer is here. Tells whether it is one to a request of ours.
     pub(super) fn answered(&self, transaction: &Transaction, now: Instant) -> bool {
         let mut state = self.lock();
-        state.reckon(now);
         let place = state.asked.iter().position(|(asked, _)| asked == transaction);
         let Some((_, sent)) = place.and_then(|place| state.asked.remove(place)) else { return false };
         let time = now.saturating_duration_since(sent);
-        // Smoothed as SCTP does it (RFC 9260 section 6.3.1), but quick to believe in a longer one.
-        let smoothed = state.round_trip.map_or(time, |before| (before * 7 + time) / 8);
-        state.round_trip = Some(smoothed.max(time));
-        state.answered = Some(now);
+        state.hear(now);
+        state.change(now, |state| {
+            // Smoothed as SCTP does it (RFC 9260 section 6.3.1), but quick to believe in a longer one.
+            let smoothed = state.round_trip.map_or(time, |before| (before * 7 + time) / 8);
+            state.round_trip = Some(smoothed.max(time));
+            state.answered = Some(now);
+        });
         true
     }
 
@@ -234,9 +252,7 @@ impl Clock {
     }
 
     fn change(&self, now: Instant, change: impl FnOnce(&mut State)) {
-        let mut state = self.lock();
-        state.reckon(now);
-        change(&mut state);
+        self.lock().change(now, change);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -249,6 +265,8 @@ impl State {
         State {
             reckoned: now,
             ahead: Duration::ZERO,
+            gain: 0,
+            fast_until: now,
             gained: Duration::ZERO,
             traffic: None,
             owing: false,
@@ -270,20 +288,46 @@ impl State {
         self.remote.is_some() && !self.searching && !self.steady
     }
 
-    /// How many times as fast as time it runs: so many that SCTP's second takes one and a quarter of a round trip and a
-    /// little, and with a stranger its delay of acknowledgements.
+    fn hear(&mut self, now: Instant) {
+        let silence = now.saturating_duration_since(self.heard);
+        self.heard = now;
+        // Once until there is headway, as each may be an expiration.
+        if silence >= LEAP_AFTER && self.remote.is_some() && !self.leapt {
+            self.leap = true;
+        }
+    }
+
+    /// How many times as fast as time it may run: so many that SCTP's second takes one and a quarter of a round trip and
+    /// a little, and with a stranger its delay of acknowledgements.
     fn rate(&self) -> f64 {
         let (Some(remote), Some(round_trip), true) = (self.remote, self.round_trip, self.is_ready()) else {
             return 1.0;
         };
         let delay = if remote == Remote::Member { Duration::ZERO } else { DELAYED_ACK };
-        let rto = (round_trip * 5 / 4 + SLACK + delay).max(RTO_FLOOR);
-        RTO_MIN.div_duration_f64(rto).max(1.0)
+        let slack = NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK);
+        RTO_MIN.div_duration_f64(round_trip * 5 / 4 + slack + delay).max(1.0)
     }
 
-    /// How long from then on it runs at that rate.
-    fn fast_for(&self, from: Instant, rate: f64) -> Duration {
-        if rate <= 1.0 {
+    /// How much is gained from the last reckoning on.
+    fn gained_by(&self, now: Instant) -> Duration {
+        let fast = now.min(self.fast_until).saturating_duration_since(self.reckoned);
+        Duration::from_nanos((fast.as_nanos() as u64).saturating_mul(self.gain) / UNIT)
+    }
+
+    /// Something changes by which it goes.
+    fn change(&mut self, now: Instant, change: impl FnOnce(&mut State)) {
+        let gained = self.gained_by(now);
+        self.ahead += gained;
+        self.gained += gained;
+        self.reckoned = self.reckoned.max(now);
+        change(self);
+        self.gain = ((self.rate() - 1.0) * UNIT as f64) as u64;
+        self.fast_until = now + self.fast_for(now);
+    }
+
+    /// How long from then on it runs ahead.
+    fn fast_for(&self, from: Instant) -> Duration {
+        if self.gain == 0 {
             return Duration::ZERO;
         }
         let left = |since: Option<Instant>, limit: Duration| {
@@ -291,18 +335,23 @@ impl State {
         };
         let answered = left(self.answered, ANSWERED);
         let owing = if self.owing { answered } else { Duration::ZERO };
-        let budget = if answered.is_zero() { BUDGET } else { BUDGET_ANSWERED };
-        left(self.traffic, TRAFFIC).max(owing).min(budget.saturating_sub(self.gained).div_f64(rate - 1.0))
+        let budget = if answered.is_zero() { BUDGET } else { BUDGET_ANSWERED }.saturating_sub(self.gained);
+        let lasts = Duration::from_nanos(budget.as_nanos() as u64 * UNIT / self.gain);
+        left(self.traffic, TRAFFIC).max(owing).min(lasts)
     }
 
-    fn reckon(&mut self, now: Instant) {
-        let rate = self.rate();
-        let time = now.saturating_duration_since(self.reckoned);
-        let fast = self.fast_for(self.reckoned, rate).min(time);
-        let gain = fast.mul_f64(rate - 1.0);
-        self.ahead += gain;
-        self.gained += gain;
-        self.reckoned = self.reckoned.max(now);
+    /// How long it takes the clock to go on by so much.
+    fn true_time_of(&self, duration: Duration, now: Instant) -> Duration {
+        let fast = self.fast_until.saturating_duration_since(now);
+        let nanos = (duration.as_nanos().min(u128::from(u64::MAX / UNIT)) as u64) * UNIT / (UNIT + self.gain);
+        let all_fast = Duration::from_nanos(nanos);
+        let time = if all_fast <= fast {
+            all_fast
+        } else {
+            duration - Duration::from_nanos(fast.as_nanos() as u64 * self.gain / UNIT)
+        };
+        // Never too early by the last digit.
+        time + Duration::from_nanos(1)
     }
 }
 
@@ -316,33 +365,34 @@ mod tests {
     /// Open, with a round trip of 40 ms, and something to send.
     fn busy(remote: Remote) -> (State, Instant) {
         let start = Instant::now();
-        let state = State {
-            remote: Some(remote),
-            round_trip: Some(MS(40)),
-            traffic: Some(start),
-            ..State::new(start)
-        };
+        let mut state = State::new(start);
+        state.change(start, |state| {
+            (state.remote, state.round_trip, state.traffic) = (Some(remote), Some(MS(40)), Some(start));
+        });
         (state, start)
     }
 
     /// How far the clock has gone when so much time has passed.
     fn gone(state: &mut State, start: Instant, time: Duration) -> Duration {
-        state.reckon(start + time);
+        state.change(start + time, |_| {});
         time + state.ahead
     }
 
     #[test]
     fn a_second_of_sctps_takes_little_more_than_a_round_trip_and_with_strangers_their_delay_as_well() {
-        let (mut state, start) = busy(Remote::Member);
-        assert_eq!(gone(&mut state, start, MS(70)), S(1), "1.25 × 40 ms + 20 ms");
-        let (mut state, start) = busy(Remote::Stranger);
-        assert_eq!(gone(&mut state, start, MS(320)).as_millis(), 1000);
-        let (mut state, start) = busy(Remote::Member);
-        state.round_trip = Some(MS(1));
-        assert_eq!(gone(&mut state, start, RTO_FLOOR).as_millis(), 1000);
-        let (mut state, start) = busy(Remote::Member);
-        state.round_trip = Some(MS(900));
-        assert_eq!(gone(&mut state, start, MS(500)), MS(500), "a long path has its second");
+        let second = |remote, round_trip, takes| {
+            let (mut state, start) = busy(remote);
+            state.change(start, |state| state.round_trip = Some(round_trip));
+            let gone = gone(&mut state, start, takes);
+            assert!(gone.abs_diff(S(1)) < MS(2), "{remote:?}, {round_trip:?}: {gone:?}");
+        };
+        second(Remote::Member, MS(40), MS(70));
+        second(Remote::Stranger, MS(40), MS(320));
+        second(Remote::Member, MS(400), MS(520));
+        second(Remote::Member, MS(0), MS(100));
+        second(Remote::Member, MS(20), MS(85));
+        // A long path has its second.
+        second(Remote::Member, MS(900), S(1));
     }
 
     #[test]
@@ -358,7 +408,7 @@ mod tests {
             |state: &mut State| state.round_trip = None,
         ] {
             let (mut state, start) = busy(Remote::Member);
-            change(&mut state);
+            state.change(start, change);
             assert_eq!(gone(&mut state, start, MS(500)), MS(500));
         }
     }
@@ -368,14 +418,15 @@ mod tests {
         for (answered, budget) in [(false, BUDGET), (true, BUDGET_ANSWERED)] {
             let (mut state, start) = busy(Remote::Member);
             for millis in (0..10_000).step_by(100) {
-                state.traffic = Some(start + MS(millis));
-                state.answered = answered.then_some(start + MS(millis));
-                gone(&mut state, start, MS(millis));
+                let now = start + MS(millis);
+                state.change(now, |state| {
+                    (state.traffic, state.answered) = (Some(now), answered.then_some(now));
+                });
             }
             assert!(state.ahead.abs_diff(budget) < MS(1), "{:?}", state.ahead);
             // Since the last acknowledgement.
-            state.gained = Duration::ZERO;
-            gone(&mut state, start, S(10));
+            state.change(start + S(10), |state| state.gained = Duration::ZERO);
+            gone(&mut state, start, S(10) + MS(500));
             assert!(state.ahead > budget);
         }
     }
@@ -383,17 +434,17 @@ mod tests {
     #[test]
     fn what_is_owed_keeps_it_going_as_long_as_the_remote_answers() {
         let (mut state, start) = busy(Remote::Stranger);
-        (state.owing, state.answered) = (true, Some(start));
-        assert!(!state.fast_for(start + MS(1500), state.rate()).is_zero());
-        assert!(state.fast_for(start + ANSWERED, state.rate()).is_zero());
-        state.owing = false;
-        assert!(state.fast_for(start + MS(1500), state.rate()).is_zero());
+        state.change(start, |state| (state.owing, state.answered) = (true, Some(start)));
+        assert!(!state.fast_for(start + MS(1500)).is_zero());
+        assert!(state.fast_for(start + ANSWERED).is_zero());
+        state.change(start, |state| state.owing = false);
+        assert!(state.fast_for(start + MS(1500)).is_zero());
     }
 
     fn clock(change: impl FnOnce(&mut State)) -> (Clock, Instant) {
         let clock = Clock::new(Arc::new(webrtc::runtime::TokioRuntime));
         let start = clock.lock().reckoned;
-        change(&mut clock.lock());
+        clock.change(start, change);
         (clock, start)
     }
 
@@ -404,31 +455,27 @@ mod tests {
             state.traffic = Some(state.reckoned);
         });
         for duration in [MS(1), MS(200), S(1), S(7), S(30)] {
-            let slept = clock.sleep(duration, start);
-            let mut state = clock.lock();
-            let (ahead, gained) = (state.ahead, state.gained);
-            let gone = gone(&mut state, start, slept);
+            let slept = clock.lock().true_time_of(duration, start);
+            let gone = clock.read(start + slept) - start;
             assert!(gone >= duration && gone < duration + MS(1), "{duration:?}: {slept:?}, {gone:?}");
-            (state.ahead, state.gained, state.reckoned) = (ahead, gained, start);
         }
     }
 
     #[test]
     fn after_a_silence_the_clock_leaps_once_until_there_is_headway() {
         let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
-        clock.heard(start + MS(1000));
-        assert_eq!(clock.sleep(S(1), start + MS(1000)).as_millis(), 1000, "no silence");
-        for (heard, leaps) in [(S(5), true), (S(10), false)] {
-            clock.heard(start + heard);
-            assert_eq!(clock.sleep(S(1), start + heard).is_zero(), leaps);
-        }
+        let leaps_when_heard = |after| {
+            clock.heard_data();
+            clock.turn(S(1), start + after).sleep.is_zero()
+        };
+        assert!(!leaps_when_heard(S(1)), "no silence");
+        assert!(leaps_when_heard(S(5)));
+        assert!(!leaps_when_heard(S(10)));
         assert_eq!(clock.read(start + S(10)), start + S(10) + LEAP);
         clock.outstanding(1000, false);
-        clock.heard(start + S(20));
-        assert!(!clock.sleep(S(1), start + S(20)).is_zero());
+        assert!(!leaps_when_heard(S(20)));
         clock.outstanding(500, true);
-        clock.heard(start + S(30));
-        assert!(clock.sleep(S(1), start + S(30)).is_zero());
+        assert!(leaps_when_heard(S(30)));
     }
 
     #[test]
@@ -457,7 +504,6 @@ mod tests {
         let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let admits = |port, millis| {
             let now = start + MS(millis);
-            clock.lock().traffic = Some(now);
             clock.admits_keepalive(to(1), to(port), now)
         };
         let asked = (0..10_000).step_by(70).filter(|millis| admits(2, *millis)).count();
@@ -471,7 +517,9 @@ mod tests {
     fn a_remote_is_silent_after_3_s() {
         let (clock, start) = clock(|_| {});
         clock.heard(start + S(2));
-        assert_eq!(clock.silence(start + S(4)), S(1));
-        assert_eq!(clock.silence(start + S(9)), Duration::ZERO);
+        assert_eq!(clock.turn(S(9), start + S(4)), Turn { sleep: S(1), silent: false });
+        assert!(clock.turn(S(9), start + S(5)).silent);
+        clock.heard_data();
+        assert!(!clock.turn(S(9), start + S(6)).silent);
     }
 }

@@ -380,16 +380,11 @@ impl Runtime for ConnectionRuntime {
             });
         }
         self.progress.rests.notify_waiters();
-        let now = self.base.now();
-        let duration = self.hurried(self.watched.clock.sleep(duration, now));
-        let silence = self.watched.clock.silence(now);
-        if silence.is_zero() {
-            if !self.progress.silent.swap(true, Ordering::AcqRel) {
-                (self.watched.on_heard)(false);
-            }
-            return self.base.sleep(duration);
+        let turn = self.watched.clock.turn(duration, self.base.now());
+        if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
+            (self.watched.on_heard)(!turn.silent);
         }
-        self.base.sleep(duration.min(silence))
+        self.base.sleep(self.hurried(turn.sleep))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -522,12 +517,11 @@ impl AsyncUdpSocket for Socket {
         let received = self.base.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = received {
             let Watched { record, servers, .. } = &self.watched;
-            let now = self.runtime.now();
             let has_servers = !servers.servers().is_empty();
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
                 datagrams.for_each(|datagram| {
-                    self.heard(meta.addr, datagram, now);
+                    self.heard(meta.addr, datagram);
                     record.heard(self.local, meta.addr, datagram);
                     if has_servers {
                         self.watched.tell(servers.heard(meta.addr, datagram));
@@ -563,11 +557,11 @@ const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0,
 impl Socket {
     /// Whether a datagram may leave; and notes what it is.
     fn admits(&self, transmit: &Transmit<'_>) -> bool {
-        let clock = &self.watched.clock;
-        let (to, now) = (transmit.destination, self.runtime.now());
+        let (clock, to) = (&self.watched.clock, transmit.destination);
         match Content::of(self.local, to, transmit.contents, SEND) {
-            Content::Data => clock.traffic(now),
+            Content::Data => clock.sent_data(),
             Content::Check(way, check) if check.class == REQUEST => {
+                let now = self.runtime.now();
                 let admitted = match self.progress.is_open() {
                     true => clock.admits_keepalive(self.local, way.remote, now),
                     false => way.relay.is_some() || self.progress.admits_check(to, now),
@@ -583,23 +577,18 @@ impl Socket {
     }
 
     /// Takes a datagram for a sign of life, if it is one.
-    fn heard(&self, from: SocketAddr, datagram: &[u8], now: Instant) {
+    fn heard(&self, from: SocketAddr, datagram: &[u8]) {
         let clock = &self.watched.clock;
         match Content::of(self.local, from, datagram, DATA) {
-            Content::Data => clock.traffic(now),
+            Content::Data => clock.heard_data(),
+            Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
+            // Others are a STUN server's, or nobody's.
             Content::Check(_, check) if check.class == SUCCESS => {
-                // One of a STUN server's, or of nobody's.
-                if !clock.answered(&check.transaction, now) {
-                    return;
+                if clock.answered(&check.transaction, self.runtime.now()) {
+                    self.progress.answers.fetch_add(1, Ordering::Relaxed);
                 }
-                self.progress.answers.fetch_add(1, Ordering::Relaxed);
             }
-            Content::Check(_, check) if check.class == REQUEST => {}
-            Content::Check(..) | Content::Other => return,
-        }
-        clock.heard(now);
-        if self.progress.silent.swap(false, Ordering::AcqRel) {
-            (self.watched.on_heard)(true);
+            Content::Check(..) | Content::Other => {}
         }
     }
 
