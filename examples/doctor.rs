@@ -33,6 +33,9 @@ use webrtc_mesh::{
 const ANSWER_LIMITS: [Duration; 3] =
     [Duration::from_millis(500), Duration::from_millis(1000), Duration::from_millis(1500)];
 
+/// How long a server's name may take to be found.
+const LOOKUP_LIMIT: Duration = Duration::from_secs(5);
+
 /// How long two peers may take to connect here. On a machine that is well it is a fraction of a second.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 
@@ -256,7 +259,9 @@ impl Asker {
 
     /// Our address as the server sees it, and how long it took.
     async fn ask(&mut self, server: &Server) -> Result<(SocketAddr, Duration), String> {
-        let found = lookup_host(&server.host).await.map_err(|error| format!("is not found: {error}"))?;
+        let found = timeout(LOOKUP_LIMIT, lookup_host(&server.host)).await;
+        let found = found.map_err(|_| format!("is not found within {} s", LOOKUP_LIMIT.as_secs()))?;
+        let found = found.map_err(|error| format!("is not found: {error}"))?;
         let mut why = "has no address of a family that is used here".to_owned();
         let bind = self.bind;
         for to in found.filter(|to| bind.is_none_or(|ip| ip.is_ipv4() == to.is_ipv4())) {

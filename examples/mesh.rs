@@ -27,6 +27,8 @@ use webrtc_mesh::{
     TransferMode,
 };
 
+const USAGE: &str = "usage: mesh [PEERS] [PACKETS], by default 4 and 100";
+
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// For everything together.
@@ -71,12 +73,12 @@ impl Plan {
     fn from_args() -> Result<Plan, Failure> {
         let mut args = std::env::args().skip(1);
         let mut number = |name: &str, default: u32| match args.next() {
-            Some(text) => text.parse().map_err(|_| format!("{name} is a number, not {text:?}")),
+            Some(text) => text.parse().map_err(|_| format!("{name} is a number, not {text:?}; {USAGE}")),
             None => Ok(default),
         };
         let (peers, packets) = (number("PEERS", 4)?, number("PACKETS", 100)?);
         if !(2..=32).contains(&peers) {
-            return Err("PEERS is 2 to 32".into());
+            return Err(format!("PEERS is 2 to 32; {USAGE}").into());
         }
         Ok(Plan { peers, packets, began: Instant::now() })
     }

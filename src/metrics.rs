@@ -22,6 +22,12 @@
 //! Packets are counted by their peer anyway, for [`MeshHandle::stats`](crate::MeshHandle::stats); what is new is told to
 //! the recorder every 2 s, and at the peer's end. So a packet costs nothing more with this feature than without.
 //!
+//! ```ignore
+//! // With `metrics-exporter-prometheus`, on http://127.0.0.1:9000/metrics:
+//! PrometheusBuilder::new().with_http_listener(([127, 0, 0, 1], 9000)).install()?;
+//! let mesh = Mesh::builder().join(signaling).await?;
+//! ```
+//!
 //! A recorder hears what happens after it was installed: install it before the first mesh is made, or the gauge of
 //! connected peers is off by those who were there.
 

@@ -206,7 +206,20 @@ fn kinds_of(candidates: &[Candidate]) -> String {
 
 impl fmt::Display for ConnectionReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.stage, self.tried())?;
+        match (self.connected, self.selected()) {
+            (Some(time), Some(pair)) => {
+                let how = if pair.is_relayed() { "relayed" } else { "direct" };
+                write!(
+                    f,
+                    "connected for {:.1} s, {how}, {} to {}",
+                    time.as_secs_f64(),
+                    pair.local.kind,
+                    pair.remote.kind
+                )?;
+            }
+            (Some(time), None) => write!(f, "connected for {:.1} s", time.as_secs_f64())?,
+            (None, _) => write!(f, "{}: {}", self.stage, self.tried())?,
+        }
         let StageTimes { signaling, ice, dtls, channels } = self.times;
         let [signaling, ice, dtls, channels] =
             [signaling, ice, dtls, channels].map(|time| time.as_secs_f64());
@@ -295,5 +308,21 @@ mod tests {
         assert_eq!(report.tried(), "host, srflx here; no address there; no pair tried; 3 attempts");
         assert!(!report.to_string().contains("192.0.2"), "{report}");
         assert!(format!("{report:?}").contains("192.0.2.1:1"), "the whole of it");
+    }
+
+    #[test]
+    fn the_line_of_one_that_was_connected_says_how() {
+        let mut report = ConnectionReport {
+            stage: Stage::Channels,
+            connected: Some(Duration::from_millis(2500)),
+            pairs: vec![CandidatePair { nominated: true, ..pair(1, 1) }],
+            ..ConnectionReport::new()
+        };
+        assert!(
+            report.to_string().starts_with("connected for 2.5 s, direct, host to host; 0.0 s of"),
+            "{report}"
+        );
+        report.pairs[0].remote.kind = CandidateKind::Relay;
+        assert!(report.to_string().starts_with("connected for 2.5 s, relayed, host to relay;"), "{report}");
     }
 }

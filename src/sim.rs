@@ -147,6 +147,10 @@ pub fn run_within<T, F>(limit: Duration, seed: u64, scenario: impl FnOnce(Networ
 where
     F: Future<Output = T>,
 {
+    assert!(
+        tokio::runtime::Handle::try_current().is_err(),
+        "a simulation has a tokio runtime of its own: call it from a plain #[test], not from within #[tokio::test]"
+    );
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -158,7 +162,9 @@ where
         let _told = TellOnPanic(network.clone());
         match tokio::time::timeout(limit, scenario(network)).await {
             Ok(output) => output,
-            Err(_) => panic!("still running after {limit:?} of virtual time"),
+            Err(_) => panic!(
+                "still running after {limit:?} of virtual time: what the scenario waits for never came, or it never waits"
+            ),
         }
     })
 }

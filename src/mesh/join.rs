@@ -16,7 +16,8 @@
 //!
 //! A link that is lost, or could not be made for a reason that may pass, is made anew as long as signalling says that the
 //! peer is there ([`Acquaintances`]): each time as a new life of the peer. The side that lost it offers, as the other may
-//! not have noticed; both at once is resolved ([`descriptions`]). A connected peer that falls silent has its grace
+//! not have noticed; both at once is resolved ([`descriptions`]). When the waiting room is full there is a warning in the
+//! log, and no next life until signalling reports the peer again. A connected peer that falls silent has its grace
 //! time, in which ICE is restarted ([`restarts`]).
 //!
 //! Candidates of a former attempt that name their ICE session (`ufrag`, RFC 8839 section 5.1) are recognised and
