@@ -1,0 +1,48 @@
+//! From many figures to the ones that are shown.
+
+/// The median of what was measured; not a number of nothing.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    percentile(&mut values, 50)
+}
+
+/// So many per cent of the values are smaller.
+pub fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() * percent / 100).copied().unwrap_or(f64::NAN)
+}
+
+/// Medians of some figures of the two, measured in turn.
+#[derive(Debug, Clone, Copy)]
+pub struct Pairs<const N: usize> {
+    pub mesh: [f64; N],
+    pub bare: [f64; N],
+    /// The mesh's figure by the bare crate's, within each pair.
+    pub ratio: [f64; N],
+}
+
+/// Measures the two in turn, so many times, so that whatever else the machine does meets both alike.
+pub fn in_turn<const N: usize>(
+    pairs: usize,
+    mut mesh: impl FnMut() -> [f64; N],
+    mut bare: impl FnMut() -> [f64; N],
+) -> Pairs<N> {
+    let mut measured = Vec::new();
+    for pair in 0..pairs {
+        // Who is first changes.
+        measured.push(if pair % 2 == 0 {
+            let mesh = mesh();
+            (mesh, bare())
+        } else {
+            let bare = bare();
+            (mesh(), bare)
+        });
+    }
+    let medians = |of: &dyn Fn(&([f64; N], [f64; N]), usize) -> f64| {
+        std::array::from_fn(|figure| median(measured.iter().map(|pair| of(pair, figure)).collect()))
+    };
+    Pairs {
+        mesh: medians(&|(mesh, _), figure| mesh[figure]),
+        bare: medians(&|(_, bare), figure| bare[figure]),
+        ratio: medians(&|(mesh, bare), figure| mesh[figure] / bare[figure]),
+    }
+}
