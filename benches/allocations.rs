@@ -16,6 +16,8 @@
 //! sender's have the making of the payload in them, one for each packet, and in a broadcast of the bare crate one for
 //! each peer, as its `send` takes the payload away; the mesh makes one, and copies it for each peer but the last.
 
+#![allow(clippy::expect_used, reason = "a broken link ends the benchmark")]
+
 mod support;
 
 use std::sync::Arc;

@@ -13,6 +13,8 @@
 //! The two run in turn, a batch of some 150 ms each, 21 times, on 127.0.0.1 and in one process; the table has the medians.
 //! A ratio is that of the mesh's figure by the bare crate's, the median of all pairs.
 
+#![allow(clippy::expect_used, reason = "a broken link ends the benchmark")]
+
 mod support;
 
 use support::bare::Side;

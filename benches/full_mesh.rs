@@ -19,6 +19,8 @@
 //! | `CPU %` | CPU time by wall-clock time, 100 is one core (Unix) |
 //! | `p50 ms`, `p99 ms` | from before the packet is made until its receiver has it |
 
+#![allow(clippy::expect_used, reason = "a broken link ends the benchmark")]
+
 mod support;
 
 use std::sync::Arc;

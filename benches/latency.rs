@@ -10,6 +10,8 @@
 //! the one and 500 of the other, 21 times; a batch has its p50 and p99, and the table the medians of those, in µs. The
 //! ratio is that of the mesh's by the bare crate's, the median of all pairs.
 
+#![allow(clippy::expect_used, reason = "a broken link ends the benchmark")]
+
 mod support;
 
 use support::bare::Side;

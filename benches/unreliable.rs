@@ -19,6 +19,8 @@
 //! The two run in turn, 2 s each, 5 times, on 127.0.0.1 and in one process; the table has the medians, and the ratio of
 //! the CPU times is the median of all pairs.
 
+#![allow(clippy::expect_used, reason = "a broken link ends the benchmark")]
+
 mod support;
 
 use std::sync::Arc;

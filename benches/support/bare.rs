@@ -39,7 +39,7 @@ pub struct Side {
 
 /// What the two sides tell each other.
 pub enum Signal {
-    Description(RTCSessionDescription),
+    Description(Box<RTCSessionDescription>),
     Candidate(RTCIceCandidateInit),
 }
 
@@ -52,18 +52,18 @@ impl Side {
         if offers {
             let offer = connection.create_offer(None).await.expect("an offer");
             connection.set_local_description(offer.clone()).await.expect("the offer is set");
-            wire.say(Signal::Description(offer));
+            wire.say(Signal::Description(Box::new(offer)));
             side.tell_candidate(&wire).await;
         }
         // One socket, one candidate.
         for _ in 0..2 {
             match wire.from.recv().await.expect("a signal") {
                 Signal::Description(description) => {
-                    connection.set_remote_description(description).await.expect("the description is taken");
+                    connection.set_remote_description(*description).await.expect("the description is taken");
                     if !offers {
                         let answer = connection.create_answer(None).await.expect("an answer");
                         connection.set_local_description(answer.clone()).await.expect("the answer is set");
-                        wire.say(Signal::Description(answer));
+                        wire.say(Signal::Description(Box::new(answer)));
                         side.tell_candidate(&wire).await;
                     }
                 }

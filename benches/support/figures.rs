@@ -26,23 +26,23 @@ pub fn in_turn<const N: usize>(
     mut mesh: impl FnMut() -> [f64; N],
     mut bare: impl FnMut() -> [f64; N],
 ) -> Pairs<N> {
-    let mut measured = Vec::new();
+    let (mut of_mesh, mut of_bare) = (Vec::new(), Vec::new());
     for pair in 0..pairs {
         // Who is first changes.
-        measured.push(if pair % 2 == 0 {
-            let mesh = mesh();
-            (mesh, bare())
+        if pair % 2 == 0 {
+            of_mesh.push(mesh());
+            of_bare.push(bare());
         } else {
-            let bare = bare();
-            (mesh(), bare)
-        });
+            of_bare.push(bare());
+            of_mesh.push(mesh());
+        }
     }
-    let medians = |of: &dyn Fn(&([f64; N], [f64; N]), usize) -> f64| {
-        std::array::from_fn(|figure| median(measured.iter().map(|pair| of(pair, figure)).collect()))
-    };
-    Pairs {
-        mesh: medians(&|(mesh, _), figure| mesh[figure]),
-        bare: medians(&|(_, bare), figure| bare[figure]),
-        ratio: medians(&|(mesh, bare), figure| mesh[figure] / bare[figure]),
-    }
+    let ratios = of_mesh.iter().zip(&of_bare);
+    let ratios = ratios.map(|(mesh, bare)| std::array::from_fn(|figure| mesh[figure] / bare[figure]));
+    let ratios: Vec<[f64; N]> = ratios.collect();
+    Pairs { mesh: medians(&of_mesh), bare: medians(&of_bare), ratio: medians(&ratios) }
+}
+
+fn medians<const N: usize>(measured: &[[f64; N]]) -> [f64; N] {
+    std::array::from_fn(|figure| median(measured.iter().map(|figures| figures[figure]).collect()))
 }
