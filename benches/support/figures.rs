@@ -18,6 +18,8 @@ pub struct Pairs<const N: usize> {
     pub bare: [f64; N],
     /// The mesh's figure by the bare crate's, within each pair.
     pub ratio: [f64; N],
+    /// The least of the mesh's figures by the least of the bare crate's.
+    pub ratio_of_least: [f64; N],
 }
 
 /// Measures the two in turn, so many times, so that whatever else the machine does meets both alike.
@@ -40,9 +42,19 @@ pub fn in_turn<const N: usize>(
     let ratios = of_mesh.iter().zip(&of_bare);
     let ratios = ratios.map(|(mesh, bare)| std::array::from_fn(|figure| mesh[figure] / bare[figure]));
     let ratios: Vec<[f64; N]> = ratios.collect();
-    Pairs { mesh: medians(&of_mesh), bare: medians(&of_bare), ratio: medians(&ratios) }
+    let (least, least_of_bare) = (least(&of_mesh), least(&of_bare));
+    Pairs {
+        mesh: medians(&of_mesh),
+        bare: medians(&of_bare),
+        ratio: medians(&ratios),
+        ratio_of_least: std::array::from_fn(|figure| least[figure] / least_of_bare[figure]),
+    }
 }
 
 fn medians<const N: usize>(measured: &[[f64; N]]) -> [f64; N] {
     std::array::from_fn(|figure| median(measured.iter().map(|figures| figures[figure]).collect()))
+}
+
+fn least<const N: usize>(measured: &[[f64; N]]) -> [f64; N] {
+    std::array::from_fn(|figure| measured.iter().map(|figures| figures[figure]).fold(f64::INFINITY, f64::min))
 }

@@ -22,20 +22,27 @@ pub struct Panel {
 const COLOURS: [RGBColor; 4] =
     [RGBColor(38, 99, 176), RGBColor(232, 146, 54), RGBColor(90, 160, 90), RGBColor(150, 110, 170)];
 
-const HEIGHT: u32 = 300;
-/// Of a panel's frame, and of each bar.
-const WIDTH: (u32, u32) = (60, 52);
+/// Of the title and the names of the series, and of a row of panels.
+const HEIGHT: (u32, u32) = (56, 244);
+/// Of a panel's frame, of each bar, and of a row of panels at the most.
+const WIDTH: (u32, u32, u32) = (60, 52, 1100);
 
 pub fn draw(path: &Path, title: &str, series: &[&str], panels: &[Panel]) -> Result<(), Box<dyn Error>> {
     // Each group has a bar's width between it and the next; without series it is one bar.
     let room = series.len().max(1) + 1;
-    let width_of = |panel: &Panel| {
-        let bars = panel.groups.len() * room;
-        (WIDTH.0 + WIDTH.1 * bars as u32).max(190)
-    };
-    let width: u32 = panels.iter().map(width_of).sum();
-    let width = width.max(560);
-    let root = SVGBackend::new(path, (width, HEIGHT)).into_drawing_area();
+    let width_of = |panel: &Panel| (WIDTH.0 + WIDTH.1 * (panel.groups.len() * room) as u32).max(190);
+    let mut rows: Vec<(u32, Vec<&Panel>)> = Vec::new();
+    for panel in panels {
+        match rows.last_mut() {
+            Some((width, row)) if *width + width_of(panel) <= WIDTH.2 => {
+                *width += width_of(panel);
+                row.push(panel);
+            }
+            _ => rows.push((width_of(panel), vec![panel])),
+        }
+    }
+    let width = rows.iter().map(|(width, _)| *width).max().unwrap_or(0).max(560);
+    let root = SVGBackend::new(path, (width, HEIGHT.0 + HEIGHT.1 * rows.len() as u32)).into_drawing_area();
     root.fill(&WHITE)?;
     let font = |size: i32| ("sans-serif", size).into_font();
     root.draw(&Text::new(title.to_owned(), (14, 10), font(17).color(&BLACK)))?;
@@ -45,15 +52,19 @@ pub fn draw(path: &Path, title: &str, series: &[&str], panels: &[Panel]) -> Resu
         root.draw(&Text::new((*name).to_owned(), (x + 18, 36), font(13).color(&BLACK)))?;
         x += 36 + 8 * name.len() as i32;
     }
-    let (_, mut rest) = root.split_vertically(56);
-    for panel in panels {
-        let (area, others) = rest.split_horizontally(width_of(panel));
-        rest = others;
+    let mut next = (0, HEIGHT.0);
+    for (panel, row) in
+        rows.iter().enumerate().flat_map(|(at, (_, row))| row.iter().map(move |&panel| (panel, at as u32)))
+    {
+        let top = HEIGHT.0 + HEIGHT.1 * row;
+        let left = if next.1 == top { next.0 } else { 0 };
+        next = (left + width_of(panel), top);
+        let area = root.clone().shrink((left, top), (width_of(panel), HEIGHT.1));
         let bars = || panel.groups.iter().flat_map(|(_, bars)| bars).copied().filter(|bar| bar.is_finite());
         let top = bars().fold(0.0, f64::max).max(f64::MIN_POSITIVE) * 1.15;
         let room = room as f64;
         let mut chart = ChartBuilder::on(&area)
-            .caption(&panel.title, font(14))
+            .caption(&panel.title, font(13))
             .margin(8)
             .x_label_area_size(26)
             .build_cartesian_2d(0.0..room * panel.groups.len() as f64, 0.0..top)?;

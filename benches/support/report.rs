@@ -123,6 +123,8 @@ pub fn shown(figure: f64) -> String {
     match figure.abs() {
         size if size.is_nan() => "–".to_owned(),
         100.0.. => format!("{figure:.0}"),
+        // A share of which every hundredth counts.
+        99.0.. => format!("{figure:.2}"),
         10.0.. => format!("{figure:.1}"),
         _ => format!("{figure:.2}"),
     }
