@@ -14,7 +14,7 @@
 //! | column | what it is |
 //! |---|---|
 //! | `full after s` | until all links were up; a member that comes connects to all that are there at once, and then comes the next |
-//! | `packets /s` | what all members sent, counted for each receiver |
+//! | `packets /s` | what all members sent, counted for each receiver: 60 N (N − 1), or fewer if senders are late and skip ticks |
 //! | `delivered %` | how many of those arrived, checked |
 //! | `CPU %` | CPU time by wall-clock time, 100 is one core (Unix) |
 //! | `p50 ms`, `p99 ms` | from before the packet is made until its receiver has it |
