@@ -32,7 +32,7 @@ use webrtc::peer_connection::{
 };
 use webrtc::runtime::{Runtime, TokioRuntime};
 
-pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, Outstanding};
+pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, Outstanding};
 pub(crate) use config::ASK_LIMIT;
 pub use config::PeerConnectionConfig;
 pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES, Mark, RemoteDescription, Stamp};
@@ -194,8 +194,8 @@ pub enum UnreliableLifetime {
 /// The streams of the four channels, in the order in which [`PeerConnection::open_channels`] gives them.
 const STREAMS: [(u16, &str); 4] = [(1, "reliable"), (2, "ordered"), (3, "unreliable"), (1023, "control")];
 
-/// Each channel hands this much to SCTP at a time; the rest waits in our own queues, where it delays nobody.
-pub(crate) const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// The library's own bound of what a channel hands to SCTP: never reached, as ours is below it by a message.
+const SEND_BUFFER_BYTES: usize = MAX_HELD_BYTES + MAX_MESSAGE_BYTES;
 
 /// How many ports of a range are tried before giving up.
 const PORT_TRIES: usize = 64;

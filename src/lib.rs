@@ -168,6 +168,7 @@ pub mod sim;
 #[allow(unreachable_pub, reason = "public when fuzzing")]
 pub mod fuzzing;
 
+mod bell;
 mod connection;
 mod error;
 mod event;

@@ -13,9 +13,9 @@ use tokio::time::timeout;
 use tokio_util::sync::ReusableBoxFuture;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
-use super::SEND_BUFFER_BYTES;
 use super::clock::Clock;
 use super::runtime::Progress;
+use crate::bell::Bell;
 
 /// What a channel reports.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,26 +64,29 @@ async fn next_event(mut reading: Reading) -> Option<(ChannelEvent, Reading)> {
     }
 }
 
-/// Hands a message to SCTP, which holds `at_most` so many bytes of the channel; gives what it holds at most then.
+/// Hands a message to SCTP as soon as that holds fewer than `bound` bytes of the channel, or nothing. It holds `at_most`
+/// so many now; gives what it holds at most then.
 ///
-/// The library's `send` looks first whether there is room, and takes its lock for that; `try_send` takes it once, but
-/// throws away what has no room. So the former is for messages that may have none.
+/// The library's `send` waits for a bound that is the same for every path, and takes its lock once more to see. So this
+/// looks by itself, at every turn of the driver, and only when it cannot be known without looking.
 async fn send(
     channel: Arc<dyn DataChannel>,
+    progress: Arc<Progress>,
     message: BytesMut,
     mut at_most: usize,
+    bound: usize,
 ) -> webrtc::error::Result<usize> {
     let bytes = message.len();
-    let fits = |at_most: usize| at_most + bytes <= SEND_BUFFER_BYTES;
-    if !fits(at_most) {
+    while at_most > 0 && at_most + bytes > bound {
+        let turn = progress.turn();
         at_most = channel.outstanding_bytes().await?;
+        // Of a driver that has ended nothing is to be waited for: `try_send` says so.
+        if at_most < bound || progress.ended.is_cancelled() {
+            break;
+        }
+        let _ = timeout(LOOK_AGAIN, turn).await;
     }
-    if fits(at_most) {
-        channel.try_send(message).await?;
-    } else {
-        channel.send(message).await?;
-        at_most = SEND_BUFFER_BYTES;
-    }
+    channel.try_send(message).await?;
     Ok(at_most + bytes)
 }
 
@@ -95,6 +98,8 @@ pub(crate) struct ChannelClosed;
 pub(crate) struct Channel {
     inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
+    /// Rings for them; a task with four channels is woken for one of them mostly.
+    bell: Bell,
     /// The message that waits, in a box that is used again for the next one.
     sending: ReusableBoxFuture<'static, webrtc::error::Result<usize>>,
     is_sending: bool,
@@ -108,6 +113,12 @@ pub(crate) struct Channel {
     taken: usize,
 }
 
+/// SCTP is given this much of a channel at the most, and one message more.
+pub(crate) const MAX_HELD_BYTES: usize = 4 * 1024 * 1024;
+
+/// A channel that is full is looked at again after so long, should no turn of the driver have told it to.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How many messages are taken between two nudges of the driver (see [`Progress::nudge`]), which takes 256 out of
 /// SCTP at a time: often enough that of 256, however they spread over the four channels, there is one among them.
 const NUDGE_EVERY: usize = 64;
@@ -115,10 +126,11 @@ const NUDGE_EVERY: usize = 64;
 impl Channel {
     pub(super) fn new(inner: Arc<dyn DataChannel>, progress: Arc<Progress>, clock: Arc<Clock>) -> Channel {
         let events = futures::stream::unfold(Reading::Open(inner.clone()), next_event).fuse().boxed();
-        let nothing = send(inner.clone(), BytesMut::new(), 0);
+        let nothing = send(inner.clone(), progress.clone(), BytesMut::new(), 0, 0);
         Channel {
             inner,
             events,
+            bell: Bell::new(),
             sending: ReusableBoxFuture::new(nothing),
             is_sending: false,
             sending_bytes: 0,
@@ -132,7 +144,7 @@ impl Channel {
 
     /// The next event. After [`ChannelEvent::Closed`] never again ready.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ChannelEvent> {
-        match Pin::new(&mut self.events).poll_next(cx) {
+        match self.bell.poll(cx, |cx| Pin::new(&mut self.events).poll_next(cx)) {
             Poll::Ready(Some(event)) => {
                 self.taken += 1;
                 if self.taken >= NUDGE_EVERY {
@@ -167,11 +179,15 @@ impl Channel {
 
     /// Hands a message to SCTP as soon as that has room; only after `poll_ready`. This is the one copy of a payload
     /// on its way out, and there is none if nobody else holds it.
-    pub(crate) fn send(&mut self, payload: Bytes) {
+    ///
+    /// SCTP has room while it holds fewer than `bound` bytes of the channel.
+    pub(crate) fn send(&mut self, payload: Bytes, bound: usize) {
+        let bound = bound.min(MAX_HELD_BYTES);
         debug_assert!(!self.is_sending);
         self.sending_bytes = payload.len();
         let message = payload.try_into_mut().unwrap_or_else(|shared| BytesMut::from(&shared[..]));
-        self.sending.set(send(self.inner.clone(), message, self.held_bytes));
+        let (channel, progress) = (self.inner.clone(), self.progress.clone());
+        self.sending.set(send(channel, progress, message, self.held_bytes, bound));
         self.is_sending = true;
     }
 

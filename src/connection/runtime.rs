@@ -53,6 +53,7 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, FutureExt as _, Shared, join_all, select};
 use futures::task::AtomicWaker;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 use tokio_util::sync::CancellationToken;
 use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
@@ -205,6 +206,11 @@ impl Progress {
 
     pub(super) fn set_among_us(&self) {
         self.among_us.store(true, Ordering::Release);
+    }
+
+    /// The end of the driver's next turn that ends from now on, also if nobody waits for it yet.
+    pub(super) fn turn(&self) -> Notified<'_> {
+        self.rests.notified()
     }
 
     /// Makes the driver look for messages that it has left in SCTP.

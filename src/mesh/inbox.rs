@@ -12,7 +12,7 @@
 //! | ended lives, of a peer and in all | [`MAX_UNREAD_LIVES_OF_A_PEER`], [`MAX_UNREAD_LIVES`] | new ones are not admitted until some are read |
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -93,11 +93,8 @@ struct LaneState {
     /// Shed and not reported, by mode, and where the report has its place.
     shed: [u64; 3],
     report: Option<Place>,
-    /// The cost of all reliable packets that were read, and of those when the task was last told.
+    /// The cost of all reliable packets that were read.
     read: u64,
-    told: u64,
-    /// Unreliable packets are shed here: the reader does not keep up.
-    shedding: bool,
     /// Whether it is in `turns`.
     queued: bool,
 }
@@ -128,6 +125,12 @@ pub(crate) struct Lane {
     waker: AtomicWaker,
     /// Packets that were shed, as they were not read, by mode.
     shed: [AtomicU64; 3],
+    /// What the task asks for at each turn, without the lock: the cost of all reliable packets that were read, and of
+    /// those when it was told last.
+    read: AtomicU64,
+    told: AtomicU64,
+    /// Unreliable packets are shed here: the reader does not keep up.
+    shedding: AtomicBool,
 }
 
 /// The peer's task learns of what was read in steps of this many bytes: a fraction of the smallest window.
@@ -142,6 +145,9 @@ impl Inbox {
             unreliable_bound,
             waker: AtomicWaker::new(),
             shed: Default::default(),
+            read: AtomicU64::new(0),
+            told: AtomicU64::new(0),
+            shedding: AtomicBool::new(false),
         });
         let state = LaneState {
             lane: lane.clone(),
@@ -155,8 +161,6 @@ impl Inbox {
             shed: [0; 3],
             report: None,
             read: 0,
-            told: 0,
-            shedding: false,
             queued: false,
         };
         self.lock().lanes.insert(life, state);
@@ -453,18 +457,17 @@ impl LaneState {
         let bytes = cost(item.payload.len());
         let tell = if reliable {
             self.read += bytes as u64;
-            let tell = self.read - self.told >= TELL_EVERY_BYTES;
+            self.lane.read.store(self.read, Ordering::Release);
+            let tell = self.read - self.lane.told.load(Ordering::Acquire) >= TELL_EVERY_BYTES;
             if tell {
-                self.told = self.read;
+                self.lane.told.store(self.read, Ordering::Release);
             }
             tell
         } else {
             self.unreliable_bytes -= bytes;
             // It takes more when half of it is read, not at every packet.
             let enough = self.unreliable_bytes <= self.lane.unreliable_bound / 2;
-            let tell = self.shedding && enough;
-            self.shedding &= !enough;
-            tell
+            enough && self.lane.shedding.swap(false, Ordering::AcqRel)
         };
         let told = if tell { Told::Lane(self.lane.clone()) } else { Told::Nobody };
         let packet = Packet { from: self.peer, mode: item.mode, payload: item.payload };
@@ -511,7 +514,7 @@ impl Delivery for Lane {
                 }
                 lane.count_shed(book, oldest.mode, 1, lane.arrivals);
                 self.shed[oldest.mode.index()].fetch_add(1, Ordering::Relaxed);
-                lane.shedding = true;
+                lane.lane.shedding.store(true, Ordering::Release);
             }
         });
     }
@@ -540,10 +543,9 @@ impl Delivery for Lane {
 
     fn backlog(&self, waker: &Waker) -> Backlog {
         self.waker.register(waker);
-        let mut state = self.inbox.lock();
-        let Some(lane) = state.lanes.get_mut(&self.life) else { return Backlog::default() };
-        lane.told = lane.read;
-        Backlog { read: lane.read, shedding: lane.shedding }
+        let read = self.read.load(Ordering::Acquire);
+        self.told.store(read, Ordering::Release);
+        Backlog { read, shedding: self.shedding.load(Ordering::Acquire) }
     }
 }
 

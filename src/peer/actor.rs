@@ -12,6 +12,7 @@ use super::control::Frame;
 use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
+use crate::bell::Bell;
 use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection};
 use crate::metrics::Meter;
 use crate::packet::TransferMode;
@@ -60,10 +61,16 @@ struct Running {
     ears: Ears,
 }
 
-/// What is measured without a decision to make.
-enum Measured {
+/// What happens beside the traffic.
+enum Rare {
+    Leave,
+    Renew(Takeover),
+    Relay(Frame),
+    Deadline,
+    Condition,
     OutstandingBytes(usize),
     RoundTrip(Option<Duration>),
+    Nothing,
 }
 
 /// What is to be relayed waits for the peer's task, which takes it at once.
@@ -200,34 +207,44 @@ impl Running {
         tokio::pin!(asked);
         let deadline = self.state.deadline();
         loop {
-            let measured = tokio::select! {
+            // What happens rarely, beside the channels, which wake the task for every packet.
+            let rarely = Bell::watch(async {
+                tokio::select! {
+                    biased;
+                    Ok(()) = self.ears.leave.changed() => Rare::Leave,
+                    Some(fresh) = self.ears.renew.recv() => Rare::Renew(fresh),
+                    Some(frame) = self.ears.relay.recv() => Rare::Relay(frame),
+                    () = until(deadline) => Rare::Deadline,
+                    Ok(()) = self.condition.changed() => Rare::Condition,
+                    bytes = self.settling.measure() => Rare::OutstandingBytes(bytes),
+                    round_trip = round_trip(self.pulse, &self.connection.0) => Rare::RoundTrip(round_trip),
+                    () = &mut asked => Rare::Nothing,
+                }
+            });
+            let rare = tokio::select! {
                 biased;
-                Ok(()) = self.ears.leave.changed() => {
+                rare = rarely => rare,
+                happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
+            };
+            match rare {
+                Rare::Leave => {
                     return Input::Leave(self.ears.leave.borrow_and_update().unwrap_or(Farewell::Removed));
                 }
-                Some(fresh) = self.ears.renew.recv() => return self.take_over(fresh).await,
-                Some(frame) = self.ears.relay.recv() => {
-                    self.relay(frame);
-                    continue;
-                }
-                () = until(deadline) => return Input::Tick,
-                Ok(()) = self.condition.changed() => {
+                Rare::Renew(fresh) => return self.take_over(fresh).await,
+                Rare::Relay(frame) => self.relay(frame),
+                Rare::Deadline => return Input::Tick,
+                Rare::Condition => {
                     let condition = self.condition.borrow_and_update().clone();
                     self.ears.gauges.restarts.store(condition.restarts, Ordering::Relaxed);
                     return Input::Condition(condition);
                 }
-                outstanding_bytes = self.settling.measure() => Measured::OutstandingBytes(outstanding_bytes),
-                round_trip = round_trip(self.pulse, &self.connection.0) => Measured::RoundTrip(round_trip),
-                happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
-                () = &mut asked => continue,
-            };
-            match measured {
-                Measured::OutstandingBytes(bytes) => {
+                Rare::Nothing => {}
+                Rare::OutstandingBytes(bytes) => {
                     if let Some(sent) = self.settling.measured(bytes, self.channels.sent()) {
                         return Input::Settled(sent);
                     }
                 }
-                Measured::RoundTrip(time) => {
+                Rare::RoundTrip(time) => {
                     self.pulse = Some(Instant::now() + PULSE);
                     self.tell_meter();
                     if let Some(time) = time {

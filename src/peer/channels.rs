@@ -17,7 +17,9 @@ use super::gauges::Gauges;
 use super::headway::Headway;
 use super::outbox::Outbox;
 use super::pace::Pace;
-use crate::connection::{Channel, ChannelClosed, ChannelEvent, MAX_MESSAGE_BYTES, Outstanding};
+use crate::connection::{
+    Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, MAX_MESSAGE_BYTES, Outstanding,
+};
 use crate::packet::TransferMode;
 
 /// Where a peer's packets go: a bounded queue that somebody reads, or does not.
@@ -390,11 +392,17 @@ impl Channels {
             self.next_packet(MODE_OF[channel])
         };
         let Some(message) = message else { return Poll::Pending };
-        match self.paces.get_mut(channel) {
-            Some((pace, _)) => pace.handed(message.len()),
-            None => drop(self.frames.pop_front()),
-        }
-        self.channels[channel].send(message);
+        let bound = match self.paces.get_mut(channel) {
+            Some((pace, _)) => {
+                pace.handed(message.len());
+                pace.max_bytes()
+            }
+            None => {
+                self.frames.pop_front();
+                MAX_HELD_BYTES
+            }
+        };
+        self.channels[channel].send(message, bound);
         // Starts it; whether SCTP has room for it is seen at the next one.
         match self.channels[channel].poll_ready(cx) {
             Poll::Ready(Err(closed)) => Poll::Ready(Err(closed)),

@@ -3,8 +3,8 @@
 //! SCTP sends what it was given first in, first out, the ordered channels in one queue; so on a slow link, what it
 //! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
 //! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
-//! [twice the round trip and 20 ms](Rate::target). On a link of more than 10 MB/s that is more than
-//! [`MAX_BYTES`], the library's own bound, and nothing here is in the way.
+//! [twice the round trip and 20 ms](Rate::target), and at the most [what depends on the round trip](Rate::max): more of
+//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle.
 //!
 //! Measured on the simulated network (20 ms each way, with jitter, reliable packets of 16 KiB without end, one packet
 //! of each other mode every 10 ms): the ordered mode's latency falls from 621 ms (median) and 1,003 ms (99 %) to what
@@ -18,7 +18,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use tokio::time::{Duration, Instant, Sleep};
 
-use crate::connection::{Outstanding, SEND_BUFFER_BYTES};
+use crate::connection::{MAX_HELD_BYTES, Outstanding};
 
 /// Lets a channel's messages pass to SCTP as long as that holds few enough.
 pub(super) struct Pace {
@@ -27,13 +27,17 @@ pub(super) struct Pace {
     measuring: Option<BoxFuture<'static, usize>>,
 }
 
-/// The most that a channel hands to SCTP: the library's own bound.
-const MAX_BYTES: usize = SEND_BUFFER_BYTES;
+/// The most that a channel hands to SCTP on a near path, and how much more for each second of the round trip.
+const MAX_NEAR_BYTES: usize = 256 * 1024;
+const MAX_BYTES_PER_SECOND: f64 = 50e6;
+/// What a link is given that was not measured yet, unless its round trip is at the most so long.
+const FIRST_BYTES: usize = 64 * 1024;
+const NEAR: Duration = Duration::from_millis(10);
 /// The least: a dozen datagrams.
 const MIN_BYTES: usize = 16 * 1024;
 /// How often it is looked whether SCTP has room, when it had none.
 const LOOK: Duration = Duration::from_millis(4);
-/// The same while the library's own bound holds us up, which it tells by itself.
+/// The same while the channel is at the most that it may hold, and sees by itself when it has room.
 const LOOK_AT_MAX: Duration = Duration::from_millis(50);
 /// A rate is measured over a round trip, and over this at the least.
 const SAMPLE: Duration = Duration::from_millis(40);
@@ -43,7 +47,7 @@ impl Pace {
         Pace { rate: Rate::default(), timer: Box::pin(tokio::time::sleep(Duration::ZERO)), measuring: None }
     }
 
-    /// Whether a message may be handed over; `held_up` by the library's own bound, it only measures.
+    /// Whether a message may be handed over; `held_up` by one that has no room yet, it only measures.
     pub(super) fn poll_room(&mut self, held_up: bool, gauge: &Outstanding, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(measuring) = &mut self.measuring {
@@ -59,6 +63,11 @@ impl Pace {
             ready!(self.timer.as_mut().poll(cx));
             self.measuring = Some(gauge.clone().measure());
         }
+    }
+
+    /// How much the channel may hold at the most.
+    pub(super) fn max_bytes(&self) -> usize {
+        self.rate.max()
     }
 
     /// A message was handed over.
@@ -84,7 +93,7 @@ impl Pace {
 /// What is known of the link, and what follows from it.
 #[derive(Debug)]
 struct Rate {
-    limit: usize,
+    limit: Limit,
     handed: u64,
     /// Of what was handed over, what SCTP is done with, when last looked.
     done: u64,
@@ -93,15 +102,35 @@ struct Rate {
     round_trip: Option<Duration>,
 }
 
+/// How much SCTP may hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Limit {
+    /// Nothing was measured: [`FIRST_BYTES`] on a path that is not near.
+    Unknown,
+    Bytes(usize),
+    /// The link takes so much that [`Rate::max`] is what holds it up.
+    Most,
+}
+
 impl Default for Rate {
     fn default() -> Rate {
-        Rate { limit: MAX_BYTES, handed: 0, done: 0, sample: None, round_trip: None }
+        Rate { limit: Limit::Unknown, handed: 0, done: 0, sample: None, round_trip: None }
     }
 }
 
 impl Rate {
     fn has_room(&self) -> bool {
-        self.limit == MAX_BYTES || self.handed - self.done < self.limit as u64
+        let limit = match self.limit {
+            Limit::Unknown if self.round_trip.is_some_and(|time| time > NEAR) => FIRST_BYTES,
+            Limit::Bytes(limit) => limit,
+            Limit::Unknown | Limit::Most => return true,
+        };
+        self.handed - self.done < limit as u64
+    }
+
+    fn max(&self) -> usize {
+        let seconds = self.round_trip.unwrap_or_default().as_secs_f64();
+        (MAX_NEAR_BYTES + (seconds * MAX_BYTES_PER_SECOND) as usize).min(MAX_HELD_BYTES)
     }
 
     fn measured(&mut self, outstanding_bytes: usize, now: Instant) {
@@ -111,7 +140,8 @@ impl Rate {
         let time = now - since;
         if time >= SAMPLE.max(round_trip) {
             let rate = self.done.saturating_sub(done) as f64 / time.as_secs_f64();
-            self.limit = Rate::target(rate, round_trip);
+            let target = Rate::target(rate, round_trip);
+            self.limit = if target < self.max() { Limit::Bytes(target) } else { Limit::Most };
             self.sample = Some((now, self.done));
         }
     }
@@ -120,7 +150,7 @@ impl Rate {
     /// becomes faster is found out, and 20 ms for us to look.
     fn target(bytes_per_second: f64, round_trip: Duration) -> usize {
         let time = 2.0 * round_trip.as_secs_f64() + 0.02;
-        ((bytes_per_second * time) as usize).clamp(MIN_BYTES, MAX_BYTES)
+        ((bytes_per_second * time) as usize).max(MIN_BYTES)
     }
 }
 
@@ -141,7 +171,7 @@ mod tests {
                 .min(held * LOOK.as_secs_f64() / RTT.as_secs_f64());
             held -= per_step;
             rate.measured(held as usize, *clock);
-            while if rate.limit == MAX_BYTES { held < MAX_BYTES as f64 } else { rate.has_room() } {
+            while rate.has_room() && held < rate.max() as f64 {
                 rate.handed += 1200;
                 held += 1200.0;
             }
@@ -154,7 +184,7 @@ mod tests {
         let mut rate = Rate { round_trip: Some(RTT), ..Rate::default() };
         let busy = run(&mut rate, &mut Instant::now(), 500_000, 5);
         assert!(busy > 0.9, "{busy}");
-        assert!(rate.limit < 80_000, "{}", rate.limit);
+        assert!(matches!(rate.limit, Limit::Bytes(..80_000)), "{:?}", rate.limit);
     }
 
     #[test]
@@ -162,10 +192,23 @@ mod tests {
         let mut rate = Rate { round_trip: Some(RTT), ..Rate::default() };
         let mut clock = Instant::now();
         run(&mut rate, &mut clock, 100_000, 5);
-        assert_eq!(rate.limit, MIN_BYTES);
-        run(&mut rate, &mut clock, 4_000_000, 3);
-        let busy = run(&mut rate, &mut clock, 4_000_000, 3);
-        assert!(busy > 0.9 && rate.limit == MAX_BYTES, "{busy} {}", rate.limit);
+        assert_eq!(rate.limit, Limit::Bytes(MIN_BYTES));
+        run(&mut rate, &mut clock, 40_000_000, 3);
+        let busy = run(&mut rate, &mut clock, 40_000_000, 3);
+        assert!(busy > 0.9 && rate.limit == Limit::Most, "{busy} {:?}", rate.limit);
+    }
+
+    #[test]
+    fn a_far_link_may_hold_more_and_one_that_was_not_measured_little() {
+        let of = |millis| Rate { round_trip: Some(Duration::from_millis(millis)), ..Rate::default() };
+        assert_eq!(of(0).max(), MAX_NEAR_BYTES);
+        assert_eq!(of(40).max(), MAX_NEAR_BYTES + 2_000_000);
+        assert_eq!(of(600).max(), MAX_HELD_BYTES);
+        for (millis, room) in [(1, true), (40, false)] {
+            let mut rate = of(millis);
+            rate.handed = FIRST_BYTES as u64;
+            assert_eq!(rate.has_room(), room, "{millis} ms");
+        }
     }
 
     #[test]
@@ -173,11 +216,11 @@ mod tests {
         let mut rate = Rate::default();
         rate.measured(0, Instant::now());
         rate.measured(0, Instant::now() + Duration::from_secs(1));
-        assert_eq!(rate.limit, MAX_BYTES);
+        assert_eq!(rate.limit, Limit::Unknown);
         let mut pace = Rate { round_trip: Some(RTT), ..Rate::default() };
         pace.measured(0, Instant::now());
         pace.sample = None;
         pace.measured(0, Instant::now() + Duration::from_secs(10));
-        assert_eq!(pace.limit, MAX_BYTES);
+        assert_eq!(pace.limit, Limit::Unknown);
     }
 }

@@ -1,0 +1,107 @@
+//! A waker of one's own, for something that is polled beside what is busier.
+//!
+//! A task that waits for many things polls all of them whenever one wakes it, and most have nothing to say. Behind a
+//! [`Bell`] only what has rung is polled.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use futures::task::AtomicWaker;
+
+/// Rings when what is behind it may have something to say, and wakes the task.
+pub(crate) struct Bell {
+    wire: Arc<Wire>,
+    waker: Waker,
+}
+
+struct Wire {
+    rung: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Wake for Wire {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rung.store(true, Ordering::Release);
+        self.task.wake();
+    }
+}
+
+impl Bell {
+    /// One that has rung, as nothing was polled yet.
+    pub(crate) fn new() -> Bell {
+        let wire = Arc::new(Wire { rung: AtomicBool::new(true), task: AtomicWaker::new() });
+        Bell { waker: Waker::from(wire.clone()), wire }
+    }
+
+    /// Polls, if it has rung since it was pending.
+    pub(crate) fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        // Before it is looked, so that no ring comes between.
+        self.wire.task.register(cx.waker());
+        if !self.wire.rung.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let polled = poll(&mut Context::from_waker(&self.waker));
+        if polled.is_ready() {
+            // There may be more.
+            self.wire.rung.store(true, Ordering::Release);
+        }
+        polled
+    }
+
+    /// The future, polled only when it has woken this.
+    pub(crate) async fn watch<F: Future>(future: F) -> F::Output {
+        let bell = Bell::new();
+        let mut future = std::pin::pin!(future);
+        std::future::poll_fn(move |cx| bell.poll(cx, |cx| Pin::as_mut(&mut future).poll(cx))).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+    use futures::task::noop_waker;
+
+    use super::*;
+
+    #[test]
+    fn what_has_not_rung_is_not_polled() {
+        let bell = Bell::new();
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        let mut polls = 0;
+        let mut inner: Option<Waker> = None;
+        let mut poll = |ready: bool, inner: &mut Option<Waker>| {
+            let polled = bell.poll(&mut cx, |cx| {
+                polls += 1;
+                *inner = Some(cx.waker().clone());
+                if ready { Poll::Ready(()) } else { Poll::Pending }
+            });
+            (polled.is_ready(), polls)
+        };
+        assert_eq!(poll(true, &mut inner), (true, 1), "it was never polled");
+        assert_eq!(poll(false, &mut inner), (false, 2), "there may be more");
+        assert_eq!(poll(true, &mut inner), (false, 2), "it has not rung");
+        inner.clone().unwrap().wake();
+        assert_eq!(poll(true, &mut inner), (true, 3));
+    }
+
+    #[tokio::test]
+    async fn a_watched_future_wakes_the_task_that_polls_it() {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        let mut watched = Box::pin(Bell::watch(told));
+        assert!((&mut watched).now_or_never().is_none());
+        let waiting = tokio::spawn(watched);
+        tell.send(7).unwrap();
+        assert_eq!(waiting.await.unwrap(), Ok(7));
+    }
+}
