@@ -12,7 +12,7 @@ Runs the same work on webrtc-mesh and on other stacks, and prints a table.
 
 Usage: cargo run --release -- [OPTIONS] [NAME]...
 
-  NAME...         only the rows with one of these in their names, such as `reliable` or `mesh of 8`
+  NAME...         only the rows with one of these words in their names, such as `reliable` or `mesh of 8`
   --stacks M,E    only these: M webrtc-mesh, E libdatachannel, D str0m, G matchbox_socket
   --rounds N      how often each is run [default: 5]
   --svg FOLDER    draw a chart of each kind of row
@@ -75,7 +75,9 @@ pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Command> {
             _ => names.push(word),
         }
     }
-    let is_asked_for = |row: &&Row| names.is_empty() || names.iter().any(|name| row.name.contains(name));
+    // From the beginning of a word on, as `reliable` does not mean `unreliable`.
+    let has = |row: &Row, name: &String| format!(" {}", row.name).contains(&format!(" {name}"));
+    let is_asked_for = |row: &&Row| names.is_empty() || names.iter().any(|name| has(row, name));
     args.rows = ROWS.iter().filter(is_asked_for).collect();
     if args.rows.is_empty() {
         let known: Vec<_> = ROWS.iter().map(|row| row.name).collect();
@@ -84,4 +86,25 @@ pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Command> {
     args.stacks.sort_unstable();
     args.stacks.dedup();
     Ok(Command::Compare(args))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+    use super::*;
+
+    fn rows(line: &str) -> Vec<&'static str> {
+        match parse(line.split(',').map(str::to_owned)).unwrap() {
+            Command::Compare(args) => args.rows.iter().map(|row| row.name).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn rows_are_asked_for_by_words_of_their_names() {
+        assert_eq!(rows("reliable").len(), 4);
+        assert_eq!(rows("mesh of 8,idle"), ["mesh of 8", "idle"]);
+        assert!(parse(["nothing".to_owned()].into_iter()).is_err());
+    }
 }

@@ -31,7 +31,7 @@ pub trait Stack: 'static {
 
 /// One member of a mesh. Nodes are numbered from 0.
 pub trait Node: Clone + Send + Sync + 'static {
-    /// Sends reliably, and waits while more than about [`ROOM`] is under way.
+    /// Sends reliably, and waits while as much is under way as its settings allow, [`ROOM`] at the most.
     fn send(&self, to: usize, payload: Bytes) -> impl Future<Output = Result<()>> + Send;
 
     /// Sends reliably from within [`Inbox::message`], where nothing may wait; there is room, as little is sent so.
@@ -51,7 +51,7 @@ pub trait Inbox: Send + Sync + 'static {
 }
 
 /// How many bytes a reliable channel may have under way before its sender waits: the default of webrtc-mesh's queue, and
-/// what libdatachannel gives to SCTP. The same for all.
+/// what libdatachannel gives to SCTP by default. Stacks that do better with less on loopback have less there, and say so.
 pub const ROOM: usize = 1024 * 1024;
 
 /// The label of the reliable channel.

@@ -14,10 +14,13 @@ use crate::stack::Result;
 pub struct Table {
     stacks: Vec<StackName>,
     rows: Vec<Row>,
-    /// By row and stack, a round each: its number and its values.
-    results: HashMap<(&'static str, StackName), Vec<(u64, Vec<f64>)>>,
+    /// By row and stack.
+    results: HashMap<(&'static str, StackName), Vec<Round>>,
     failures: Vec<(&'static str, StackName, String)>,
 }
+
+/// A round's number, and the values of its run.
+type Round = (u64, Vec<f64>);
 
 impl Table {
     /// An empty one.
@@ -116,7 +119,7 @@ impl fmt::Display for Table {
         let others: Vec<StackName> =
             self.stacks.iter().copied().filter(|stack| *stack != StackName::M).collect();
         let ratios = if self.stacks.contains(&StackName::M) { others.as_slice() } else { &[] };
-        write!(f, "| {:<28} | {:<10} ", "", "unit")?;
+        write!(f, "| {:<30} | {:<11} ", "", "unit")?;
         self.stacks.iter().try_for_each(|stack| write!(f, "| {:>8} ", stack.letter()))?;
         ratios.iter().try_for_each(|stack| write!(f, "| {:>6} ", format!("M/{}", stack.letter())))?;
         write!(f, "|\n|---|---")?;
@@ -124,7 +127,7 @@ impl fmt::Display for Table {
         f.write_str("|\n")?;
         for row in &self.rows {
             for (at, figure) in row.kind.figures.iter().enumerate() {
-                write!(f, "| {:<28} | {:<10} ", label(row, figure), unit(figure))?;
+                write!(f, "| {:<30} | {:<11} ", label(row, figure), unit(figure))?;
                 for stack in &self.stacks {
                     write!(f, "| {:>8} ", self.median(row, at, *stack).map_or("–".into(), short))?;
                 }

@@ -2,9 +2,9 @@
 //!
 //! Its defaults, bound to 127.0.0.1: its own threads call back, and what arrives is handed over in the callback. Channels
 //! are negotiated beforehand, as the mesh's are, so both sides make their own description (no automatic negotiation,
-//! which would have both offer). `send` stops at 1 MiB buffered and goes on when libdatachannel says that 256 KiB are
-//! left; the amount is looked at after every 16 KiB, as asking takes a lock. An unreliable message is left out while
-//! 256 KiB wait, which is the mesh's queue, too. A mesh is a connection for every two nodes and a loop.
+//! which would have both offer). What it calls the buffered amount comes on top of the 1 MiB that it gives to SCTP: `send`
+//! stops at 256 KiB of it, and goes on when libdatachannel says that 64 KiB are left; it is looked at after every 16 KiB, as
+//! asking takes a lock. An unreliable message is left out while anything waits for room in SCTP. A mesh is a connection for every two nodes and a loop.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,17 +19,17 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 
 use crate::relay::Relay;
-use crate::stack::{Inbox, Node, RELIABLE, ROOM, Result, Stack, UNRELIABLE};
+use crate::stack::{Inbox, Node, RELIABLE, Result, Stack, UNRELIABLE};
 use crate::stacks::pairs;
 
 /// libdatachannel 0.23.
 #[derive(Debug)]
 pub struct Libdatachannel;
 
+/// What may wait for room in SCTP when a reliable message is sent.
+const WAITING: usize = 256 * 1024;
 /// What is left when a sender that has waited goes on.
-const LOW: usize = ROOM / 4;
-/// What may wait when an unreliable message is sent.
-const UNRELIABLE_ROOM: usize = 256 * 1024;
+const LOW: usize = 64 * 1024;
 /// How much is sent between two looks at the buffered amount.
 const LOOK: usize = 16 * 1024;
 
@@ -164,7 +164,7 @@ impl Link {
     fn try_send(&self, payload: &[u8]) -> Result<bool> {
         let mut reliable = lock(&self.reliable);
         if self.since.load(Ordering::Relaxed) >= LOOK {
-            if reliable.buffered_amount() >= ROOM {
+            if reliable.buffered_amount() >= WAITING {
                 return Ok(false);
             }
             self.since.store(0, Ordering::Relaxed);
@@ -176,7 +176,7 @@ impl Link {
 
     fn fire(&self, payload: &[u8]) {
         let mut unreliable = lock(&self.unreliable);
-        if unreliable.buffered_amount() < UNRELIABLE_ROOM {
+        if unreliable.buffered_amount() == 0 {
             // What a closed channel refuses is lost.
             let _ = unreliable.send(payload);
         }
@@ -220,7 +220,7 @@ impl Node for Member {
 
 /// What a connection wants carried to the other side.
 enum Signal {
-    Description(SessionDescription),
+    Description(Box<SessionDescription>),
     Candidate(IceCandidate),
 }
 
@@ -237,7 +237,7 @@ impl PeerConnectionHandler for Signals {
     }
 
     fn on_description(&mut self, description: SessionDescription) {
-        let _ = self.signals.send(Signal::Description(description));
+        let _ = self.signals.send(Signal::Description(Box::new(description)));
     }
 
     fn on_candidate(&mut self, candidate: IceCandidate) {

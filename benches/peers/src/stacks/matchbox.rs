@@ -3,10 +3,11 @@
 //! Its defaults, without ICE servers. It binds every interface by itself, IPv4 and IPv6, so its datagrams go between
 //! addresses of this machine, though not 127.0.0.1 (the kernel keeps them within the machine all the same). Opening
 //! includes joining the room. It has no buffered amount and all its queues are without a bound, so a sender here waits
-//! while 1 MiB is sent and not yet received, which the two ends know from a counter in this process: for free, where a
-//! program would have to send acknowledgements. Unreliable messages have no limit at all.
+//! while so much is sent and not yet received, which the two ends know from a counter in this process: for free, where a
+//! program would have to send acknowledgements. So much is 64 KiB, as more overruns its sockets' buffers and stalls it for
+//! seconds, and 1 MiB behind the relay, where the others have that. Unreliable messages have no limit at all.
 //!
-//! Behind a relay it is signalled within this process, as its server has nobody rewrite candidates; only one IPv4 address
+//! Behind the relay it is signalled within this process, as its server has nobody rewrite candidates; only one IPv4 address
 //! of each side is told.
 
 use std::collections::HashMap;
@@ -42,6 +43,7 @@ impl Stack for Matchbox {
         let mut server = SignalingServer::full_mesh_builder((Ipv4Addr::LOCALHOST, 0)).build();
         let room = format!("ws://{}/mesh", server.bind()?);
         tokio::spawn(server.serve());
+        let window = if relay.is_some() { ROOM } else { 64 * 1024 };
         let mut signallers = relay.map(Within::two).into_iter().flatten();
         let mut sockets = Vec::new();
         for _ in 0..nodes {
@@ -62,7 +64,7 @@ impl Stack for Matchbox {
             sockets.push(socket);
         }
         connected(&mut sockets).await?;
-        members(sockets, inbox)
+        members(sockets, window, inbox)
     }
 }
 
@@ -86,11 +88,11 @@ async fn connected(sockets: &mut [WebRtcSocket]) -> Result<()> {
     }
 }
 
-fn members(mut sockets: Vec<WebRtcSocket>, inbox: Arc<dyn Inbox>) -> Result<Vec<Member>> {
+fn members(mut sockets: Vec<WebRtcSocket>, room: usize, inbox: Arc<dyn Inbox>) -> Result<Vec<Member>> {
     let nodes = sockets.len();
     let ids = sockets.iter_mut().map(|socket| socket.id().ok_or("no id"));
     let ids: Arc<[PeerId]> = ids.collect::<std::result::Result<Vec<_>, _>>()?.into();
-    let windows: Arc<[Window]> = (0..nodes * nodes).map(|_| Window::default()).collect();
+    let windows: Arc<[Window]> = (0..nodes * nodes).map(|_| Window::new(room)).collect();
     let mut members = Vec::new();
     for (at, mut socket) in sockets.into_iter().enumerate() {
         let (reliable, from_reliable) = socket.take_channel(0)?.split();
@@ -120,10 +122,28 @@ pub struct Member {
 }
 
 /// Reliable bytes that were sent and not yet received.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Window {
+    bytes: usize,
     under_way: AtomicUsize,
     room: Notify,
+}
+
+impl Window {
+    fn new(bytes: usize) -> Window {
+        Window { bytes, under_way: AtomicUsize::new(0), room: Notify::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) >= self.bytes
+    }
+
+    fn received(&self, bytes: usize) {
+        let before = self.under_way.fetch_sub(bytes, Ordering::Relaxed);
+        if before >= self.bytes && before - bytes < self.bytes {
+            self.room.notify_one();
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -139,11 +159,7 @@ impl Reader {
         while let Some((id, packet)) = packets.next().await {
             let Some(&from) = self.froms.get(&id) else { continue };
             if is_reliable {
-                let window = &self.windows[from * self.froms.len() + self.at];
-                let before = window.under_way.fetch_sub(packet.len(), Ordering::Relaxed);
-                if before >= ROOM && before - packet.len() < ROOM {
-                    window.room.notify_one();
-                }
+                self.windows[from * self.froms.len() + self.at].received(packet.len());
             }
             self.inbox.message(self.at, from, &packet);
         }
@@ -153,7 +169,7 @@ impl Reader {
 impl Node for Member {
     async fn send(&self, to: usize, payload: Bytes) -> Result<()> {
         let window = &self.windows[self.at * self.ids.len() + to];
-        while window.under_way.load(Ordering::Relaxed) >= ROOM {
+        while window.is_full() {
             window.room.notified().await;
         }
         self.reply(to, payload)
