@@ -10,9 +10,11 @@ mod tally;
 mod throughput;
 mod unreliable;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::stack::{Result, Stack};
+use crate::relay::Relay;
+use crate::stack::{Inbox, Result, Stack};
 
 /// Rows that belong together, in one chart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +149,17 @@ impl Row {
             Job::Idle => idle::run::<S>().await,
         }
     }
+}
+
+/// Opens a mesh, which takes a few seconds at the most, or it hangs.
+async fn opened<S: Stack>(
+    nodes: usize,
+    inbox: Arc<dyn Inbox>,
+    relay: Option<Arc<Relay>>,
+) -> Result<Vec<S::Node>> {
+    const LIMIT: Duration = Duration::from_secs(20);
+    let limit = tokio::time::timeout(LIMIT, S::open(nodes, inbox, relay)).await;
+    limit.unwrap_or_else(|_| Err(format!("not open after {} s", LIMIT.as_secs()).into()))
 }
 
 /// The value below which such a share of all is, in their order.

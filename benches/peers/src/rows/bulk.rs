@@ -7,6 +7,7 @@ use tokio::time::timeout;
 
 use crate::message;
 use crate::relay::{Network, Relay};
+use crate::rows::opened;
 use crate::rows::tally::{Order, Tally};
 use crate::stack::{Failure, Node as _, Result, Stack};
 
@@ -17,7 +18,7 @@ const LASTS: Duration = Duration::from_secs(10);
 pub async fn run<S: Stack>(delay: Duration, loss: f64, seed: u64) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(BYTES, Order::Kept, 2));
     let relay = Relay::start(Network { delay, jitter: Duration::ZERO, loss, seed }).await?;
-    let nodes = S::open(2, tally.clone(), Some(Arc::clone(&relay))).await?;
+    let nodes = opened::<S>(2, tally.clone(), Some(Arc::clone(&relay))).await?;
     relay.lose();
     let sending = async {
         for number in 0.. {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use crate::message;
 use crate::relay::{Network, Relay};
-use crate::rows::quantile;
 use crate::rows::tally::{Order, Tally};
+use crate::rows::{opened, quantile};
 use crate::stack::{Node as _, Result, Stack};
 
 const BYTES: usize = 64;
@@ -17,7 +17,7 @@ const EVERY: Duration = Duration::from_millis(10);
 pub async fn run<S: Stack>(delay: Duration, loss: f64, seed: u64) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(BYTES, Order::Kept, 2));
     let relay = Relay::start(Network { delay, jitter: Duration::ZERO, loss, seed }).await?;
-    let nodes = S::open(2, tally.clone(), Some(Arc::clone(&relay))).await?;
+    let nodes = opened::<S>(2, tally.clone(), Some(Arc::clone(&relay))).await?;
     relay.lose();
     let mut ticks = tokio::time::interval(EVERY);
     for number in 0..MESSAGES {

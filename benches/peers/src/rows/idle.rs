@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::rows::opened;
 use crate::rows::tally::{Order, Tally};
 use crate::stack::{Result, Stack};
 use crate::usage;
@@ -21,10 +22,10 @@ const LASTS: Duration = Duration::from_secs(5);
 /// A mesh of two is opened before, so that what a process has once is not counted.
 pub async fn run<S: Stack>() -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(16, Order::Any, NODES));
-    let _first = S::open(2, tally.clone(), None).await?;
+    let _first = opened::<S>(2, tally.clone(), None).await?;
     sleep(Duration::from_secs(1)).await;
     let (memory, files) = (usage::resident_kib()?, usage::descriptors()?);
-    let _mesh = S::open(NODES, tally, None).await?;
+    let _mesh = opened::<S>(NODES, tally, None).await?;
     sleep(SETTLE).await;
     let memory = usage::resident_kib()? - memory;
     let files = usage::descriptors()? - files;

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::message;
-use crate::rows::quantile;
 use crate::rows::tally::{Order, Tally};
+use crate::rows::{opened, quantile};
 use crate::stack::{Node as _, Result, Stack};
 use crate::usage;
 
@@ -22,7 +22,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// in milliseconds.
 pub async fn run<S: Stack>(nodes: usize) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(BYTES, Order::Any, nodes));
-    let members = S::open(nodes, tally.clone(), None).await?;
+    let members = opened::<S>(nodes, tally.clone(), None).await?;
     tokio::time::sleep(SETTLE).await;
     let (used, began) = (usage::processor_time()?, Instant::now());
     let mut senders = JoinSet::new();

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::rows::quantile;
 use crate::rows::tally::{Order, Tally};
+use crate::rows::{opened, quantile};
 use crate::stack::{Result, Stack};
 
 const OPENINGS: usize = 9;
@@ -16,7 +16,7 @@ pub async fn run<S: Stack>() -> Result<Vec<f64>> {
     let mut times = Vec::new();
     for _ in 0..=OPENINGS {
         let began = Instant::now();
-        open.push(S::open(2, tally.clone(), None).await?);
+        open.push(opened::<S>(2, tally.clone(), None).await?);
         times.push(began.elapsed().as_nanos() as u64);
     }
     Ok(vec![quantile(&mut times[1..], 0.5)? / 1e6])

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use crate::message;
-use crate::rows::quantile;
+use crate::rows::{opened, quantile};
 use crate::stack::{Inbox, Node, Result, Stack};
 
 const BYTES: usize = 64;
@@ -17,7 +17,7 @@ const LASTS: Duration = Duration::from_secs(1);
 /// Median and 99th percentile of the round trips, in microseconds.
 pub async fn run<S: Stack>() -> Result<Vec<f64>> {
     let table = Arc::new(Table::<S::Node>::default());
-    let nodes = S::open(2, table.clone(), None).await?;
+    let nodes = opened::<S>(2, table.clone(), None).await?;
     table.nodes.set(nodes.clone()).map_err(|_| "the nodes are known already")?;
     nodes[0].reply(1, message::make(BYTES, 0))?;
     table.ended.notified().await;

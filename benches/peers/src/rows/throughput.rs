@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::message;
+use crate::rows::opened;
 use crate::rows::tally::{Order, Tally};
 use crate::stack::{Node as _, Result, Stack};
 
@@ -14,7 +15,7 @@ const BATCH: Duration = Duration::from_secs(1);
 /// MB/s.
 pub async fn run<S: Stack>(bytes: usize) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(bytes, Order::Kept, 2));
-    let nodes = S::open(2, tally.clone(), None).await?;
+    let nodes = opened::<S>(2, tally.clone(), None).await?;
     let mut sent = 0;
     let began = Instant::now();
     while began.elapsed() < TRIAL {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::message;
+use crate::rows::opened;
 use crate::rows::tally::{Order, Tally};
 use crate::stack::{Node as _, Result, Stack};
 use crate::usage;
@@ -16,7 +17,7 @@ const LASTS: Duration = Duration::from_secs(2);
 /// The share that arrives, in percent, and the processor time of both ends for each that does, in microseconds.
 pub async fn run<S: Stack>(per_second: u32) -> Result<Vec<f64>> {
     let tally = Arc::new(Tally::new(BYTES, Order::Any, 2));
-    let nodes = S::open(2, tally.clone(), None).await?;
+    let nodes = opened::<S>(2, tally.clone(), None).await?;
     let total = (f64::from(per_second) * LASTS.as_secs_f64()) as u64;
     let mut sent = 0;
     let mut ticks = tokio::time::interval(Duration::from_millis(1));
