@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! cargo bench --features sim --bench loss            # all of it; `-- 40` for the paths of 40 ms
+//! cargo bench --features sim --bench loss -- ordered # the same of the ordered mode: of what arrives, how late
 //! ```
 //!
-//! A pair on the simulated network: 64 bytes every 10 ms, reliable, one way. ICE, DTLS and SCTP are the real ones, time
+//! A pair on the simulated network: 64 bytes every 10 ms, reliable unless asked for otherwise, one way. ICE, DTLS and SCTP are the real ones, time
 //! is virtual, so the figures do not depend on the machine. `members` are two of this crate. The others are one of this
 //! crate that sends to, or hears from, a WebRTC stack whose timers are those of the `webrtc` crate, as a stock Godot's
 //! would be: it sends again after a second, and acknowledges up to 200 ms late. "stock" is two of them, which is what
@@ -19,7 +20,9 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use tokio::time::{Instant, interval, timeout};
 use webrtc_mesh::sim::{self, Network};
-use webrtc_mesh::{Mesh, MeshEvent, OutgoingPacket, PeerConnection, PeerId, Signal, UnreliableLifetime};
+use webrtc_mesh::{
+    Mesh, MeshEvent, OutgoingPacket, PeerConnection, PeerId, Signal, Target, TransferMode, UnreliableLifetime,
+};
 
 const ROUND_TRIPS_MS: [u64; 6] = [2, 20, 40, 100, 300, 600];
 const LOSSES: [f64; 5] = [0.0, 0.01, 0.05, 0.1, 0.2];
@@ -45,25 +48,27 @@ const PAIRS: [Pair; 4] = [
 
 fn main() {
     let wanted: Option<u64> = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
+    let ordered = std::env::args().any(|arg| arg == "ordered");
+    let mode = if ordered { TransferMode::UnreliableOrdered } else { TransferMode::Reliable };
     println!("| round trip | lost | pair | p50 ms | p90 ms | p99 ms | slowest ms | datagrams |");
     println!("|---|---|---|---|---|---|---|---|");
     for round_trip in ROUND_TRIPS_MS.into_iter().filter(|ms| wanted.is_none_or(|wanted| wanted == *ms)) {
         for loss in LOSSES {
             for pair in PAIRS {
-                row(round_trip, loss, pair);
+                row(round_trip, loss, pair, mode);
             }
         }
     }
 }
 
-fn row(round_trip: u64, loss: f64, pair: Pair) {
+fn row(round_trip: u64, loss: f64, pair: Pair, mode: TransferMode) {
     let mut latencies = Vec::new();
     let mut datagrams = 0;
     for seed in 0..SEEDS {
         let one_way = Duration::from_millis(round_trip) / 2;
-        let (some, sent) = sim::run_within(LIMIT * 2, seed, |network| async move {
+        let (some, sent) = sim::run_within(LIMIT * 20, seed, |network| async move {
             network.links().latency(one_way).jitter(one_way / 10);
-            packets(network, loss, pair).await
+            packets(network, loss, pair, mode).await
         });
         latencies.extend(some);
         datagrams += sent;
@@ -86,7 +91,7 @@ fn row(round_trip: u64, loss: f64, pair: Pair) {
 }
 
 /// The latency of each packet, and how many datagrams the sender has sent meanwhile.
-async fn packets(network: Network, loss: f64, pair: Pair) -> (Vec<Duration>, u64) {
+async fn packets(network: Network, loss: f64, pair: Pair, mode: TransferMode) -> (Vec<Duration>, u64) {
     let (sender, mut receiver) = connect(&network, pair).await;
     network.links().loss(loss);
     let before = network.link("one", "two").traffic().sent;
@@ -94,27 +99,30 @@ async fn packets(network: Network, loss: f64, pair: Pair) -> (Vec<Duration>, u64
     let sending = tokio::spawn(async move {
         let mut ticks = interval(EVERY);
         let mut times = Vec::new();
-        for _ in 0..PACKETS {
+        for n in 0..PACKETS {
             ticks.tick().await;
             times.push(Instant::now());
-            handle
-                .send(OutgoingPacket::reliable(PeerId::new(2).unwrap(), vec![7; 64]))
-                .await
-                .expect("it is up");
+            let payload = [&n.to_be_bytes()[..], &[7; 60]].concat();
+            let (target, payload) = (Target::Peer(PeerId::new(2).unwrap()), payload.into());
+            handle.send(OutgoingPacket { target, mode, payload }).await.expect("it is up");
         }
         times
     });
     let mut arrived = Vec::new();
     while arrived.len() < PACKETS as usize {
-        match timeout(LIMIT, receiver.next()).await.expect("the packets arrive") {
-            Some(MeshEvent::Packet(_)) => arrived.push(Instant::now()),
-            Some(MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_)) => {}
+        match timeout(LIMIT, receiver.next()).await {
+            Ok(Some(MeshEvent::Packet(packet))) => {
+                let n = u32::from_be_bytes(packet.payload[..4].try_into().unwrap());
+                arrived.push((n as usize, Instant::now()));
+            }
+            Ok(Some(MeshEvent::PeerUnstable(_) | MeshEvent::PeerRecovered(_))) => {}
+            Err(_) if mode != TransferMode::Reliable => break,
             other => panic!("{other:?}"),
         }
     }
     let sent = network.link("one", "two").traffic().sent - before;
     let times = sending.await.expect("it sends");
-    (arrived.iter().zip(times).map(|(arrived, sent)| *arrived - sent).collect(), sent)
+    (arrived.into_iter().map(|(n, arrived)| arrived - times[n]).collect(), sent)
 }
 
 async fn connect(network: &Network, pair: Pair) -> (Mesh, Mesh) {

@@ -490,7 +490,7 @@ impl PeerConnection {
     /// All channels are open: the cures for the handshake are over.
     pub(crate) fn set_open(&self) {
         let shared = &self.inner.shared;
-        shared.progress.set_open();
+        shared.progress.set_open(shared.clock.true_now());
         shared.clock.open(if self.is_among_us() { Remote::Member } else { Remote::Stranger });
     }
 

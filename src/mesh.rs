@@ -157,11 +157,11 @@ impl Sink<OutgoingPacket> for MeshSink {
         self.poll_room(cx).map(Ok)
     }
 
-    fn start_send(mut self: Pin<&mut Self>, packet: OutgoingPacket) -> Result<(), SendError> {
+    fn start_send(mut self: Pin<&mut Self>, mut packet: OutgoingPacket) -> Result<(), SendError> {
         if self.closed {
             return Err(SendError::MeshClosed);
         }
-        match self.shared.offer(&packet, true) {
+        match self.shared.offer(&mut packet, true) {
             Offer::Taken => Ok(()),
             Offer::Full(full) => {
                 self.full = full;

@@ -14,7 +14,7 @@ use crate::report::CandidatePair;
 pub struct PeerStats {
     /// For how long it has been connected; `None` while it connects.
     pub connected: Option<Duration>,
-    /// The last round trip, measured every 2 s, as in [`PeerInfo`](crate::PeerInfo).
+    /// The round trip, as in [`PeerInfo`](crate::PeerInfo).
     pub round_trip_time: Option<Duration>,
     /// What the mode [`Reliable`](TransferMode::Reliable) has carried.
     pub reliable: ModeStats,

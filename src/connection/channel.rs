@@ -196,9 +196,10 @@ impl Channel {
         self.is_sending
     }
 
-    /// So much is outstanding of what SCTP must deliver, on all channels; and whether something of it was acknowledged.
-    pub(crate) fn tell_outstanding(&self, bytes: usize, headway: bool) {
-        if self.clock.outstanding(bytes, headway) {
+    /// SCTP holds so much of what it must deliver, and something of that was acknowledged, or not; and so much of what
+    /// may be lost; on all channels.
+    pub(crate) fn tell_held(&self, lasting_bytes: usize, headway: bool, fleeting_bytes: usize) {
+        if self.clock.held(lasting_bytes, headway, fleeting_bytes) {
             self.progress.nudge();
         }
     }

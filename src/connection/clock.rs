@@ -38,8 +38,9 @@ const NEAR_SLACK: Duration = Duration::from_millis(100);
 /// Others acknowledge after up to 200 ms (RFC 9260 section 6.2), by their own clocks.
 const DELAYED_ACK: Duration = Duration::from_millis(250);
 
-/// Since the last packet of data, either way.
-const TRAFFIC: Duration = Duration::from_secs(1);
+/// Since the last packet of data, either way: as long as a few expirations may take, as SCTP does not say what it still has
+/// to say.
+const TRAFFIC: Duration = Duration::from_millis(2500);
 
 /// How far the clock runs ahead without headway: expirations after 1, 3 and 7 s; and while the remote answers, so that
 /// it is the loss of single packets, after 15 s. Those that are left take 48 s of true time.
@@ -94,8 +95,10 @@ struct State {
     /// How much was gained since SCTP made headway.
     gained: Duration,
     traffic: Option<Instant>,
-    /// Something is outstanding that must be acknowledged.
+    /// SCTP holds something.
     owing: bool,
+    /// Data has come since it was looked what it holds.
+    heard_data: bool,
     answered: Option<Instant>,
     /// Who the remote is, once all channels are open.
     remote: Option<Remote>,
@@ -154,6 +157,7 @@ impl Clock {
             state.change(now, |state| state.traffic = Some(now));
         }
         if self.heard.swap(false, Ordering::Relaxed) {
+            state.heard_data = true;
             state.hear(now);
         }
         let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
@@ -183,15 +187,18 @@ impl Clock {
         self.change(self.true_now(), |state| state.searching = searching);
     }
 
-    /// What SCTP holds of what it must deliver, and whether something of it was acknowledged. Tells whether the driver
+    /// What SCTP holds of what it must deliver, whether something of that was acknowledged, and what it holds of what may
+    /// be lost. Of the latter, that the remote answers and says something itself is sign enough. Tells whether the driver
     /// may sleep for too long, as the clock goes faster from now on.
-    pub(super) fn outstanding(&self, bytes: usize, headway: bool) -> bool {
+    pub(super) fn held(&self, lasting_bytes: usize, headway: bool, fleeting_bytes: usize) -> bool {
         let now = self.true_now();
         let mut state = self.lock();
         let was_fast = state.fast_until > now;
         state.change(now, |state| {
-            state.owing = bytes > 0;
-            if headway || bytes == 0 {
+            state.owing = lasting_bytes + fleeting_bytes > 0;
+            let answered = state.answered.is_some_and(|answered| now < answered + ANSWERED);
+            let heard = std::mem::take(&mut state.heard_data) && answered;
+            if headway || (lasting_bytes == 0 && (fleeting_bytes == 0 || heard)) {
                 state.leapt = false;
                 state.gained = Duration::ZERO;
             }
@@ -270,6 +277,7 @@ impl State {
             gained: Duration::ZERO,
             traffic: None,
             owing: false,
+            heard_data: false,
             answered: None,
             remote: None,
             searching: false,
@@ -472,10 +480,30 @@ mod tests {
         assert!(leaps_when_heard(S(5)));
         assert!(!leaps_when_heard(S(10)));
         assert_eq!(clock.read(start + S(10)), start + S(10) + LEAP);
-        clock.outstanding(1000, false);
+        clock.held(1000, false, 0);
         assert!(!leaps_when_heard(S(20)));
-        clock.outstanding(500, true);
+        clock.held(500, true, 0);
         assert!(leaps_when_heard(S(30)));
+    }
+
+    #[test]
+    fn what_may_be_lost_makes_headway_when_the_remote_says_something_and_answers() {
+        let (clock, start) = clock(|state| state.gained = S(5));
+        let gained = |fleeting| {
+            clock.held(0, false, fleeting);
+            clock.lock().gained
+        };
+        assert_eq!(gained(100), S(5));
+        clock.heard_data();
+        clock.turn(S(1), start);
+        assert_eq!(gained(100), S(5), "it answers nothing");
+        clock.change(start, |state| state.answered = Some(start + S(1)));
+        clock.heard_data();
+        clock.turn(S(1), start);
+        assert_eq!(gained(100), Duration::ZERO);
+        clock.change(start, |state| state.gained = S(5));
+        assert_eq!(gained(100), S(5), "nothing was said since");
+        assert_eq!(gained(0), Duration::ZERO);
     }
 
     #[test]

@@ -46,7 +46,7 @@ use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -83,6 +83,8 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
 /// hellos and their acknowledgements, between which packets may come.
 const MAX_OPENING: u8 = 12;
 const MAX_OPENING_BYTES: usize = 256;
+/// And until when, since all channels are open here: the other side may still wait for a hello.
+const OPENING: Duration = Duration::from_secs(2);
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -166,6 +168,8 @@ pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 pub(super) struct Progress {
     /// All channels are open: the cures for the handshake are over.
     open: AtomicBool,
+    /// Since when.
+    opened: OnceLock<Instant>,
     /// The remote is a member of this crate.
     among_us: AtomicBool,
     /// When the last datagram was received, while the connection was being made.
@@ -200,7 +204,8 @@ impl Progress {
         self.closing.store(true, Ordering::Release);
     }
 
-    pub(super) fn set_open(&self) {
+    pub(super) fn set_open(&self, now: Instant) {
+        self.opened.get_or_init(|| now);
         self.open.store(true, Ordering::Release);
     }
 
@@ -226,9 +231,15 @@ impl Progress {
     }
 
     /// Whether this datagram is of SCTP's opening, or a hello, as far as can be told without a key: small, and early.
-    fn repeats_data(&self, bytes: usize) -> bool {
-        let early = self.repeated.load(Ordering::Relaxed) < MAX_OPENING;
-        let repeats = early && bytes <= MAX_OPENING_BYTES;
+    fn repeats_data(&self, bytes: usize, now: impl FnOnce() -> Instant) -> bool {
+        if self.repeated.load(Ordering::Relaxed) >= MAX_OPENING {
+            return false;
+        }
+        if self.opened.get().is_some_and(|opened| now().saturating_duration_since(*opened) > OPENING) {
+            self.repeated.store(MAX_OPENING, Ordering::Relaxed);
+            return false;
+        }
+        let repeats = bytes <= MAX_OPENING_BYTES;
         if repeats {
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }
@@ -612,7 +623,7 @@ impl Socket {
 
     fn is_to_be_repeated(&self, datagram: &[u8]) -> bool {
         if is_data(datagram) {
-            return self.progress.repeats_data(datagram.len());
+            return self.progress.repeats_data(datagram.len(), || self.runtime.now());
         }
         !self.progress.is_open() && is_to_be_repeated(datagram, self.progress.is_among_us())
     }

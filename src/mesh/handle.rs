@@ -121,8 +121,7 @@ pub struct PeerInfo {
     pub channels: [ChannelInfo; 3],
     /// Whether all three are open, so that packets can be sent.
     pub connected: bool,
-    /// The last round trip, measured every 2 s: on the control channel between two members of this crate, with what
-    /// waits in SCTP before it; by ICE with others, without that.
+    /// The round trip: of ICE's requests, one in a second, which wait behind no packets; looked at every 2 s.
     pub round_trip_time: Option<Duration>,
     /// Channels that the remote opened beyond the agreed ones; they were closed.
     pub refused_channels: u64,
@@ -373,9 +372,9 @@ impl MeshHandle {
     /// # Cancel safety
     ///
     /// Dropping the future before it is ready sends nothing.
-    pub async fn send(&self, packet: OutgoingPacket) -> Result<(), SendError> {
+    pub async fn send(&self, mut packet: OutgoingPacket) -> Result<(), SendError> {
         loop {
-            let full = match self.shared.offer(&packet, false) {
+            let full = match self.shared.offer(&mut packet, false) {
                 Offer::Taken => return Ok(()),
                 Offer::Refused(error) => return Err(error),
                 Offer::Full(full) => full,
@@ -385,7 +384,7 @@ impl MeshHandle {
             tokio::pin!(room);
             room.as_mut().enable();
             // Once more, now that no news can be missed.
-            match self.shared.offer(&packet, false) {
+            match self.shared.offer(&mut packet, false) {
                 Offer::Taken => return Ok(()),
                 Offer::Refused(error) => return Err(error),
                 Offer::Full(now_full) if now_full.iter().any(|entry| Arc::ptr_eq(entry, &full)) => room.await,
@@ -400,8 +399,8 @@ impl MeshHandle {
     ///
     /// [`TrySendError::Full`] gives the packet back if the queue of a target is full, which no unreliable packet
     /// meets; [`TrySendError::Refused`] is final.
-    pub fn try_send(&self, packet: OutgoingPacket) -> Result<(), TrySendError> {
-        match self.shared.offer(&packet, false) {
+    pub fn try_send(&self, mut packet: OutgoingPacket) -> Result<(), TrySendError> {
+        match self.shared.offer(&mut packet, false) {
             Offer::Taken => Ok(()),
             Offer::Refused(error) => Err(TrySendError::Refused(error)),
             Offer::Full(_) => Err(TrySendError::Full(packet)),
@@ -503,8 +502,9 @@ impl Shared {
     }
 
     /// Puts a packet into the queues of all its targets, or into none. `overfill` puts it there even if they are
-    /// full, and then says so.
-    pub(super) fn offer(&self, packet: &OutgoingPacket, overfill: bool) -> Offer {
+    /// full, and then says so. Where it goes to one peer alone, the payload is taken out of the packet, so that nobody
+    /// shares it, and it needs no copy on its way.
+    pub(super) fn offer(&self, packet: &mut OutgoingPacket, overfill: bool) -> Offer {
         if self.is_closing() {
             return Offer::Refused(SendError::MeshClosed);
         }
@@ -572,7 +572,7 @@ fn broadcast(targets: &[Arc<Entry>], packet: &OutgoingPacket, overfill: bool) ->
 }
 
 impl Entry {
-    fn offer(self: Arc<Entry>, peer: PeerId, packet: &OutgoingPacket, overfill: bool) -> Offer {
+    fn offer(self: Arc<Entry>, peer: PeerId, packet: &mut OutgoingPacket, overfill: bool) -> Offer {
         let mut queues = self.outbox.lock();
         let full = match self.outbox.check(&queues, packet.mode, packet.payload.len()) {
             Ok(()) => false,
@@ -586,7 +586,7 @@ impl Entry {
             drop(queues);
             return Offer::Full(vec![self]);
         }
-        let shed = self.outbox.push(&mut queues, packet.mode, packet.payload.clone());
+        let shed = self.outbox.push(&mut queues, packet.mode, std::mem::take(&mut packet.payload));
         drop(queues);
         self.gauges.counters(packet.mode).count_shed_sending(shed);
         self.lane.shed(packet.mode, shed);

@@ -249,9 +249,7 @@ impl Running {
                     self.tell_meter();
                     if let Some(time) = time {
                         self.channels.set_round_trip(time);
-                        if self.settling.watched.is_some() {
-                            self.ears.gauges.set_round_trip(time);
-                        }
+                        self.ears.gauges.set_round_trip(time);
                     }
                 }
             }
@@ -322,7 +320,6 @@ impl Running {
             }
             Effect::AwaitClosed => self.channels.await_closed(),
             Effect::AwaitReceived(packets) => self.channels.await_received(packets),
-            Effect::RoundTrip(time) => self.ears.gauges.set_round_trip(time),
             Effect::End(exit) => return Some(exit),
         }
         None

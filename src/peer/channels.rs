@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
 use super::gauges::Gauges;
-use super::headway::Headway;
+use super::headway::{Headway, Held};
 use super::outbox::Outbox;
 use super::pace::Pace;
 use crate::connection::{
@@ -100,8 +100,8 @@ pub(crate) struct Channels {
     /// How much SCTP is given of each channel of packets, with what it holds.
     paces: [(Pace, Outstanding); 3],
     headway: Headway,
-    /// Gauges of the channels that lose nothing.
-    lasting: [Outstanding; 2],
+    /// Of the channels that lose nothing, then of the others.
+    held: [Outstanding; 4],
 }
 
 /// The reliable channel's flow control between two members of this crate, so that SCTP's window never closes.
@@ -158,7 +158,7 @@ impl Channels {
             last_messages: Box::pin(tokio::time::sleep(Duration::ZERO)),
             paces,
             headway: Headway::new(),
-            lasting: lasting_of(&channels),
+            held: held_of(&channels),
             channels,
             outbox,
             gauges,
@@ -187,7 +187,7 @@ impl Channels {
         TransferMode::ALL.into_iter().for_each(|mode| self.gauges.counters(mode).forget_received());
         self.paces = paces_of(&channels);
         self.headway = Headway::new();
-        self.lasting = lasting_of(&channels);
+        self.held = held_of(&channels);
         self.gauges.set_outstanding(outstanding_of(&self.paces));
         self.channels = channels;
         self.frames.clear();
@@ -327,9 +327,10 @@ impl Channels {
 
     fn poll_headway(&mut self, cx: &mut Context<'_>) {
         let handed = self.channels[0].handed_bytes() + self.channels[CONTROL].handed_bytes();
-        let [reliable, control] = &self.lasting;
-        while let Poll::Ready((bytes, headway)) = self.headway.poll([reliable, control], handed, cx) {
-            self.channels[CONTROL].tell_outstanding(bytes, headway);
+        while let Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes }) =
+            self.headway.poll(&self.held, handed, cx)
+        {
+            self.channels[CONTROL].tell_held(lasting_bytes, headway, fleeting_bytes);
         }
     }
 
@@ -535,8 +536,8 @@ impl Channels {
     }
 }
 
-fn lasting_of(channels: &[Channel; 4]) -> [Outstanding; 2] {
-    [channels[0].outstanding(), channels[CONTROL].outstanding()]
+fn held_of(channels: &[Channel; 4]) -> [Outstanding; 4] {
+    [0, CONTROL, 1, 2].map(|channel| channels[channel].outstanding())
 }
 
 fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {

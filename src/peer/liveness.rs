@@ -24,8 +24,11 @@ const UNECHOED: Duration = Duration::from_secs(3);
 /// Without a control channel, loss alone must not make it.
 const UNANSWERED_BY_STRANGERS: Duration = Duration::from_secs(8);
 
-/// How often it is looked.
-const LOOK: Duration = Duration::from_secs(1);
+/// After so long without an answer the remote is asked on the control channel, too.
+const DOUBTFUL: Duration = Duration::from_millis(1500);
+
+/// How often it is looked; and while the remote gives no sign.
+const LOOK: Duration = Duration::from_secs(2);
 const LOOK_FOR_A_SIGN: Duration = Duration::from_millis(250);
 
 /// How long a restart by the remote may take: as long as silence is borne otherwise.
@@ -53,8 +56,14 @@ impl Liveness {
         self.answers != answers
     }
 
-    pub(super) fn look_again(&mut self, silent: bool, now: Instant) {
-        self.look = now + if silent { LOOK_FOR_A_SIGN } else { LOOK };
+    /// `doubtful` is whether the remote gives no sign.
+    pub(super) fn look_again(&mut self, doubtful: bool, now: Instant) {
+        self.look = now + if doubtful { LOOK_FOR_A_SIGN } else { LOOK };
+    }
+
+    /// Whether answers are missing.
+    pub(super) fn is_doubtful(&self, now: Instant) -> bool {
+        now - self.answered >= DOUBTFUL
     }
 
     /// Whether the remote gives no sign; `probe` is when the unanswered probe was sent, `control` whether there are any.

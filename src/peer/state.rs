@@ -76,8 +76,6 @@ pub(crate) enum Effect {
     AwaitReceived(u64),
     /// The remote has closed: report that when what arrived before is taken.
     AwaitClosed,
-    /// The round trip took so long.
-    RoundTrip(Duration),
     /// The remote asks for this to be handed to another peer.
     Relay { to: u32, body: Bytes },
     /// The remote hands on what another peer has asked it to.
@@ -137,8 +135,10 @@ enum Phase {
 #[derive(Debug)]
 struct Probe {
     number: u64,
+    /// When the one was sent that is unanswered.
     sent: Option<Instant>,
-    next: Option<Instant>,
+    /// When the last one was.
+    last: Option<Instant>,
 }
 
 /// How much a remote has had relayed, or has relayed.
@@ -168,7 +168,8 @@ impl Relays {
 
 const OVERRUN: &str = "it sends more than it was granted";
 
-/// How often the round trip is measured.
+/// How often the remote is asked what has arrived, while something may not have; and, when ICE's questions have no answer,
+/// whether it is there. An idle link that answers is asked nothing.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl State {
@@ -187,7 +188,7 @@ impl State {
             owes_ack: false,
             ack_held: false,
             heard_goodbye: false,
-            probe: Probe { number: 0, sent: None, next: None },
+            probe: Probe { number: 0, sent: None, last: None },
             liveness: Liveness::new(now),
             relays: Relays { since: now, count: 0, bytes: 0 },
         }
@@ -202,7 +203,7 @@ impl State {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match &self.phase {
             Phase::Connecting => Some(self.added + self.limits.handshake),
-            Phase::Connected => Some(self.probe.next.unwrap_or(self.liveness.look).min(self.liveness.look)),
+            Phase::Connected => Some(self.liveness.look),
             Phase::Unstable { until, answers: Some(_) } => Some(self.liveness.look.min(*until)),
             Phase::Unstable { until, answers: None } => Some(*until),
             Phase::Leaving { until, .. } | Phase::Dismissed { until, .. } => Some(*until),
@@ -386,10 +387,8 @@ impl State {
             }
             Frame::Echo { number, received } => {
                 self.confirm(received, tally);
-                if number == self.probe.number
-                    && let Some(sent) = self.probe.sent.take()
-                {
-                    effects.push(Effect::RoundTrip(now - sent));
+                if number == self.probe.number {
+                    self.probe.sent = None;
                 }
                 if let Phase::Unstable { answers, .. } = &mut self.phase {
                     *answers = None;
@@ -427,9 +426,6 @@ impl State {
             self.phase = Phase::Connected;
             let credit = self.heard_hello.filter(|_| agreed.control.is_some());
             effects.push(Effect::Connected { credit, max_message_bytes: agreed.max_message_bytes });
-            if agreed.control.is_some() {
-                self.send_probe(now, effects);
-            }
             // That the channels are open may be heard late.
             self.liveness = Liveness::new(now);
             self.liveness.note(tally.answers, now);
@@ -459,11 +455,15 @@ impl State {
     }
 
     /// Looks whether the remote gives signs of life.
-    fn look(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+    fn look(&mut self, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         match self.phase {
             Phase::Connected => {
                 let control = self.control().is_some();
-                self.liveness.look_again(false, now);
+                let doubtful = self.liveness.is_doubtful(now);
+                if control && (doubtful || tally.sent > self.confirmed) {
+                    self.send_probe(now, effects);
+                }
+                self.liveness.look_again(doubtful, now);
                 if self.liveness.is_silent(self.probe.sent, control, now) {
                     self.fall_silent(Some(self.liveness.answers()), now, effects);
                 }
@@ -477,9 +477,10 @@ impl State {
     }
 
     fn send_probe(&mut self, now: Instant, effects: &mut Vec<Effect>) {
-        self.probe.next = Some(now + PROBE_INTERVAL);
-        // One that is unanswered goes on counting: a late echo is a long round trip.
-        if self.probe.sent.is_none() {
+        // One that is unanswered goes on counting: SCTP repeats it.
+        let due = self.probe.last.is_none_or(|last| now - last >= PROBE_INTERVAL);
+        if due && self.probe.sent.is_none() {
+            self.probe.last = Some(now);
             self.probe.number += 1;
             self.probe.sent = Some(now);
             effects.push(Effect::Say(Frame::Probe { number: self.probe.number }));
@@ -521,13 +522,8 @@ impl State {
                 };
                 self.end(Exit::Failed(failure), effects);
             }
-            Phase::Connected => {
-                if self.probe.next.is_some_and(|next| next <= now) {
-                    self.send_probe(now, effects);
-                }
-                self.look(now, effects);
-            }
-            Phase::Unstable { until, .. } if now < *until => self.look(now, effects),
+            Phase::Connected => self.look(tally, now, effects),
+            Phase::Unstable { until, .. } if now < *until => self.look(tally, now, effects),
             Phase::Unstable { .. } => self.lost(tally, effects),
             Phase::Leaving { .. } => self.left(tally, effects),
             Phase::Dismissed { .. } => self.dismissed(tally, effects),

@@ -17,8 +17,7 @@ fn the_dtls_client_says_hello_first() {
     client.is(ConnectionState::Connected);
     assert_eq!(client.opens([0, 1, 2]), nothing());
     assert_eq!(client.opens([3]), [Effect::SayHello]);
-    let probe = Effect::Say(Frame::Probe { number: 1 });
-    assert_eq!(client.hears(HELLO), [connected_with(Some(1000)), probe]);
+    assert_eq!(client.hears(HELLO), [connected_with(Some(1000))]);
 }
 
 #[test]
@@ -26,8 +25,7 @@ fn the_dtls_server_waits_for_the_clients_hello() {
     let mut server = ours(DTLS_SERVER);
     server.is(ConnectionState::Connected);
     assert_eq!(server.opens([0, 1, 2, 3]), nothing());
-    let probe = Effect::Say(Frame::Probe { number: 1 });
-    assert_eq!(server.hears(HELLO), [Effect::SayHello, connected_with(Some(1000)), probe]);
+    assert_eq!(server.hears(HELLO), [Effect::SayHello, connected_with(Some(1000))]);
 }
 
 #[test]
@@ -228,18 +226,24 @@ fn a_frame_that_breaks_the_protocol_ends_the_peer_and_says_how() {
 }
 
 #[test]
-fn the_round_trip_is_measured_and_a_late_echo_is_a_long_one() {
+fn a_remote_is_asked_what_has_arrived_while_something_may_not_have_and_an_idle_one_nothing() {
     let mut peer = connected();
-    let echo = |number| Frame::Echo { number, received: 0 };
-    peer.after(Duration::from_millis(30));
-    assert_eq!(peer.hears(echo(1)), [Effect::RoundTrip(Duration::from_millis(30))]);
-    assert_eq!(peer.hears(echo(1)), nothing(), "it was answered already");
-
-    let probe = Effect::Say(Frame::Probe { number: 2 });
-    assert_eq!(peer.after(PROBE_INTERVAL - Duration::from_millis(30)), [probe]);
-    assert_eq!(peer.after(PROBE_INTERVAL), nothing(), "the one before is unanswered");
-    assert_eq!(peer.hears(echo(3)), nothing());
-    assert_eq!(peer.hears(echo(2)), [Effect::RoundTrip(PROBE_INTERVAL)]);
+    let probe = |number| Effect::Say(Frame::Probe { number });
+    for answers in 1..10 {
+        peer.tally.answers = answers;
+        assert_eq!(peer.after(Duration::from_secs(1)), nothing());
+    }
+    (peer.tally.sent, peer.tally.answers) = (3, 10);
+    assert_eq!(peer.after(PROBE_INTERVAL), [probe(1)]);
+    peer.tally.answers = 11;
+    assert_eq!(peer.after(PROBE_INTERVAL), nothing(), "it is unanswered");
+    peer.hears(Frame::Echo { number: 1, received: 2 });
+    peer.tally.answers = 12;
+    assert_eq!(peer.after(PROBE_INTERVAL), [probe(2)], "one is missing");
+    peer.hears(Frame::Echo { number: 2, received: 3 });
+    peer.tally.answers = 13;
+    assert_eq!(peer.after(PROBE_INTERVAL), nothing());
+    assert_eq!(peer.after(PROBE_INTERVAL), [probe(3)], "ICE's questions have no answer");
 }
 
 #[test]

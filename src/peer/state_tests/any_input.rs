@@ -232,7 +232,7 @@ impl Course {
                 Effect::Say(frame) => self.say(frame),
                 Effect::Relay { .. } | Effect::Relayed { .. } => assert!(self.control),
                 Effect::SayHello => assert!(self.control && !self.connected),
-                Effect::Credit { .. } | Effect::RoundTrip(_) => assert!(self.control && self.connected),
+                Effect::Credit { .. } => assert!(self.control && self.connected),
                 Effect::End(exit) => self.end(exit),
             }
         }
