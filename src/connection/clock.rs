@@ -13,7 +13,7 @@
 //! * never with packets that live for so many milliseconds, as SCTP counts those by the same clock.
 //!
 //! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
-//! heard again the clock is set [forward](LEAP), once.
+//! heard again the clock is set [forward](LEAP), once, if SCTP holds anything.
 //!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
 //! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
@@ -299,8 +299,8 @@ impl State {
     fn hear(&mut self, now: Instant) {
         let silence = now.saturating_duration_since(self.heard);
         self.heard = now;
-        // Once until there is headway, as each may be an expiration.
-        if silence >= LEAP_AFTER && self.remote.is_some() && !self.leapt {
+        // Once until there is headway, as each may be an expiration; and not for nothing, or there is none left when needed.
+        if silence >= LEAP_AFTER && self.owing && !self.leapt {
             self.leap = true;
         }
     }
@@ -442,7 +442,9 @@ mod tests {
     #[test]
     fn what_is_owed_keeps_it_going_as_long_as_the_remote_answers() {
         let (mut state, start) = busy(Remote::Stranger);
-        state.change(start, |state| (state.owing, state.answered) = (true, Some(start)));
+        let owes =
+            |state: &mut State| (state.traffic, state.owing, state.answered) = (None, true, Some(start));
+        state.change(start, owes);
         assert!(!state.fast_for(start + MS(1500)).is_zero());
         assert!(state.fast_for(start + ANSWERED).is_zero());
         state.change(start, |state| state.owing = false);
@@ -471,7 +473,7 @@ mod tests {
 
     #[test]
     fn after_a_silence_the_clock_leaps_once_until_there_is_headway() {
-        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        let (clock, start) = clock(|state| (state.remote, state.owing) = (Some(Remote::Member), true));
         let leaps_when_heard = |after| {
             clock.heard_data();
             clock.turn(S(1), start + after).sleep.is_zero()
@@ -484,6 +486,8 @@ mod tests {
         assert!(!leaps_when_heard(S(20)));
         clock.held(500, true, 0);
         assert!(leaps_when_heard(S(30)));
+        clock.held(0, true, 0);
+        assert!(!leaps_when_heard(S(40)), "nothing waits");
     }
 
     #[test]
