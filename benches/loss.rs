@@ -3,14 +3,15 @@
 //! ```text
 //! cargo bench --features sim --bench loss            # all of it; `-- 40` for the paths of 40 ms
 //! cargo bench --features sim --bench loss -- ordered # the same of the ordered mode: of what arrives, how late
+//! cargo bench --features sim --bench loss -- bulk    # instead of that, kB/s of reliable packets of 16 KiB without a pause
 //! ```
 //!
-//! A pair on the simulated network: 64 bytes every 10 ms, reliable unless asked for otherwise, one way. ICE, DTLS and SCTP are the real ones, time
-//! is virtual, so the figures do not depend on the machine. `members` are two of this crate. The others are one of this
-//! crate that sends to, or hears from, a WebRTC stack whose timers are those of the `webrtc` crate, as a stock Godot's
-//! would be: it sends again after a second, and acknowledges up to 200 ms late. "stock" is two of them, which is what
-//! the `webrtc` crate by itself does. `datagrams` is how many left the sender for each packet: what more there are than
-//! without loss is what was sent again, needed or not.
+//! A pair on the simulated network: 64 bytes every 10 ms, reliable unless asked for otherwise, one way. ICE, DTLS and
+//! SCTP are the real ones, time is virtual, so the figures do not depend on the machine. `members` are two of this crate.
+//! The others are one of this crate that sends to, or hears from, a WebRTC stack whose timers are those of the `webrtc`
+//! crate, as a stock Godot's would be: it sends again after a second, and acknowledges up to 200 ms late. "stock" is two
+//! of them, which is what the `webrtc` crate by itself does. `datagrams` is how many left the sender for each packet: what
+//! more there are than without loss is what was sent again, needed or not.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a pair that never meets ends it")]
 #![allow(clippy::print_stdout, reason = "the table")]
@@ -29,6 +30,7 @@ const LOSSES: [f64; 5] = [0.0, 0.01, 0.05, 0.1, 0.2];
 const SEEDS: u64 = 4;
 const PACKETS: u32 = 1500;
 const EVERY: Duration = Duration::from_millis(10);
+const BULK: Duration = Duration::from_secs(30);
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Who sends to whom.
@@ -50,6 +52,9 @@ fn main() {
     let wanted: Option<u64> = std::env::args().skip(1).find_map(|arg| arg.parse().ok());
     let ordered = std::env::args().any(|arg| arg == "ordered");
     let mode = if ordered { TransferMode::UnreliableOrdered } else { TransferMode::Reliable };
+    if std::env::args().any(|arg| arg == "bulk") {
+        return bulk(wanted);
+    }
     println!("| round trip | lost | pair | p50 ms | p90 ms | p99 ms | slowest ms | datagrams |");
     println!("|---|---|---|---|---|---|---|---|");
     for round_trip in ROUND_TRIPS_MS.into_iter().filter(|ms| wanted.is_none_or(|wanted| wanted == *ms)) {
@@ -88,6 +93,45 @@ fn row(round_trip: u64, loss: f64, pair: Pair, mode: TransferMode) {
         at(1.0),
         datagrams as f64 / (SEEDS * u64::from(PACKETS)) as f64
     );
+}
+
+fn bulk(wanted: Option<u64>) {
+    println!("| round trip | lost | pair | kB/s |");
+    println!("|---|---|---|---|");
+    for round_trip in ROUND_TRIPS_MS.into_iter().filter(|ms| wanted.is_none_or(|wanted| wanted == *ms)) {
+        for loss in LOSSES.into_iter().filter(|loss| *loss > 0.0) {
+            for pair in PAIRS {
+                let bytes: usize = (0..SEEDS)
+                    .map(|seed| {
+                        sim::run_within(LIMIT, seed, |network| async move {
+                            network.links().latency(Duration::from_millis(round_trip) / 2);
+                            bytes(network, loss, pair).await
+                        })
+                    })
+                    .sum();
+                let rate = bytes as f64 / (SEEDS as f64 * BULK.as_secs_f64()) / 1e3;
+                println!("| {round_trip} ms | {} % | {} | {rate:.0} |", loss * 100.0, pair.name);
+            }
+        }
+    }
+}
+
+/// How many bytes arrive in [`BULK`].
+async fn bytes(network: Network, loss: f64, pair: Pair) -> usize {
+    let (sender, mut receiver) = connect(&network, pair).await;
+    network.links().loss(loss);
+    let handle = sender.handle();
+    tokio::spawn(async move {
+        let packet = || OutgoingPacket::reliable(PeerId::new(2).unwrap(), vec![7; 16 * 1024]);
+        while handle.send(packet()).await.is_ok() {}
+    });
+    let (until, mut arrived) = (Instant::now() + BULK, 0);
+    while let Ok(Some(event)) = tokio::time::timeout_at(until, receiver.next()).await {
+        if let MeshEvent::Packet(packet) = event {
+            arrived += packet.payload.len();
+        }
+    }
+    arrived
 }
 
 /// The latency of each packet, and how many datagrams the sender has sent meanwhile.

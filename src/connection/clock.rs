@@ -42,10 +42,12 @@ const DELAYED_ACK: Duration = Duration::from_millis(250);
 /// to say.
 const TRAFFIC: Duration = Duration::from_millis(2500);
 
-/// How far the clock runs ahead without headway: expirations after 1, 3 and 7 s; and while the remote answers, so that
-/// it is the loss of single packets, after 15 s. Those that are left take 48 s of true time.
-const BUDGET: Duration = Duration::from_secs(7);
-const BUDGET_ANSWERED: Duration = Duration::from_secs(16);
+/// How far the clock runs ahead without headway: expirations after 1 and 3 s; and just after an answer, so that it is the
+/// loss of single packets, after 7 s. Those that are left take 56 s of true time, and a way that was cut for a while
+/// needs them when it is back.
+const BUDGET: Duration = Duration::from_secs(3);
+const BUDGET_ANSWERED: Duration = Duration::from_secs(7);
+const JUST_ANSWERED: Duration = Duration::from_millis(1200);
 /// It answers: ICE asks it every second.
 const ANSWERED: Duration = Duration::from_millis(2500);
 
@@ -343,7 +345,8 @@ impl State {
         };
         let answered = left(self.answered, ANSWERED);
         let owing = if self.owing { answered } else { Duration::ZERO };
-        let budget = if answered.is_zero() { BUDGET } else { BUDGET_ANSWERED }.saturating_sub(self.gained);
+        let just = left(self.answered, JUST_ANSWERED);
+        let budget = if just.is_zero() { BUDGET } else { BUDGET_ANSWERED }.saturating_sub(self.gained);
         let lasts = Duration::from_nanos(budget.as_nanos() as u64 * UNIT / self.gain);
         left(self.traffic, TRAFFIC).max(owing).min(lasts)
     }

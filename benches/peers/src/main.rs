@@ -4,7 +4,7 @@
 //! cargo run --release                                  # everything, five rounds
 //! cargo run --release -- reliable ping-pong            # the rows with these words in their names
 //! cargo run --release -- --stacks M,E --rounds 3
-//! cargo run --release -- --svg ../../docs/speed --json results.json
+//! cargo run --release -- --svg ../../docs/speed/stacks --json results.json
 //! ```
 //!
 //! Each run of a stack is a process of its own, with a time limit: none finds the threads and the memory that another
