@@ -37,7 +37,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// What came unreliably may still come for so long after the last packet.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// Each link's round trip is measured every 2 s, so after so long it is that of a link at rest.
+/// Each link's round trip is looked at every 2 s, so after so long it is that of a link at rest.
 const REST: Duration = Duration::from_millis(2_200);
 
 /// The number of the packet, and filling: about what a game sends.
