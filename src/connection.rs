@@ -1,14 +1,19 @@
 //! One WebRTC connection to one peer: [`PeerConnection`], Godot's `WebRTCPeerConnection`.
 //!
 //! This is the only room that uses the `webrtc` crate. What that crate does otherwise than one would expect is
-//! worked around here, each in one named place: the transport in `connection/runtime.rs`, the silence about ICE servers
-//! in `connection/servers.rs`, the settings in `connection/setup.rs`, the order of signals in `connection/signals.rs`, the order of a channel's last events in
-//! `connection/channel.rs`, its slow or missing ends in [`PeerConnection::close`] and in the drop of its last clone.
+//! worked around here, each in one named place: the transport in `connection/runtime.rs`, what it sends too seldom in
+//! `connection/handshake.rs` and too often in `connection/checks.rs`, its time in `connection/clock.rs`, the silence
+//! about ICE servers in `connection/servers.rs`, the settings in `connection/setup.rs`, the order of signals in
+//! `connection/signals.rs`, the order of a channel's last events in `connection/channel.rs`, its slow or missing ends
+//! in [`PeerConnection::close`] and in the drop of its last clone.
 
 mod channel;
+mod checks;
 mod clock;
 mod config;
+mod content;
 mod description;
+mod handshake;
 mod ice_server;
 mod negotiation;
 mod record;

@@ -17,10 +17,9 @@
 //!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
 //! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
-//! too often stay here ([`Clock::admits_keepalive`]).
+//! too often do not leave (`connection/checks.rs`).
 
-use std::collections::{HashMap, VecDeque};
-use std::net::SocketAddr;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -58,12 +57,8 @@ const LEAP_AFTER: Duration = Duration::from_millis(1500);
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
-/// ICE asks once in a second.
-const KEEPALIVE: Duration = Duration::from_millis(900);
-
-/// Requests that may still be answered, and destinations; more than ICE has under way when it is connected.
+/// Requests that may still be answered; more than ICE has under way when it is connected.
 const MAX_ASKED: usize = 16;
-const MAX_DESTINATIONS: usize = 64;
 
 const UNIT: u64 = 1024;
 
@@ -114,7 +109,6 @@ struct State {
     leapt: bool,
     asked: VecDeque<(Transaction, Instant)>,
     round_trip: Option<Duration>,
-    keepalives: HashMap<(SocketAddr, SocketAddr), Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,21 +237,9 @@ impl Clock {
         self.lock().round_trip
     }
 
-    /// Whether a request of ICE's may leave: those that it asks too early, as the clock runs ahead, may not.
-    pub(super) fn admits_keepalive(&self, from: SocketAddr, to: SocketAddr, now: Instant) -> bool {
-        let mut state = self.lock();
-        if state.searching {
-            return true;
-        }
-        let early = |last: &Instant| now.saturating_duration_since(*last) < KEEPALIVE;
-        if state.keepalives.get(&(from, to)).is_some_and(early) {
-            return false;
-        }
-        state.keepalives.retain(|_, last| early(last));
-        if state.keepalives.len() < MAX_DESTINATIONS {
-            state.keepalives.insert((from, to), now);
-        }
-        true
+    /// Whether ICE looks for another way.
+    pub(super) fn searches(&self) -> bool {
+        self.lock().searching
     }
 
     fn change(&self, now: Instant, change: impl FnOnce(&mut State)) {
@@ -289,7 +271,6 @@ impl State {
             leapt: false,
             asked: VecDeque::new(),
             round_trip: None,
-            keepalives: HashMap::new(),
         }
     }
 
@@ -529,23 +510,6 @@ mod tests {
         assert_eq!(clock.round_trip(), Some(MS(300)), "a longer one is believed");
         (0..100).for_each(|n| clock.asked([n; 12], start));
         assert_eq!(clock.lock().asked.len(), MAX_ASKED);
-    }
-
-    #[test]
-    fn while_the_clock_is_ahead_ice_asks_once_a_second_all_the_same() {
-        let (clock, start) = clock(|state| {
-            (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
-        });
-        let to = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let admits = |port, millis| {
-            let now = start + MS(millis);
-            clock.admits_keepalive(to(1), to(port), now)
-        };
-        let asked = (0..10_000).step_by(70).filter(|millis| admits(2, *millis)).count();
-        assert!((9..=11).contains(&asked), "{asked}");
-        assert!(admits(3, 10_000), "each destination has its own");
-        clock.search(true);
-        assert!(admits(3, 10_001), "every check of a restart leaves");
     }
 
     #[test]

@@ -10,10 +10,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::stun::{
-    BINDING, DATA, DATA_ATTRIBUTE, INDICATION, PRIORITY, REQUEST, SEND, SUCCESS, Stun, USE_CANDIDATE,
-    XOR_PEER_ADDRESS, address_of,
-};
+use super::content::{Content, Way};
+use super::stun::{PRIORITY, REQUEST, SUCCESS, USE_CANDIDATE};
 use crate::event::Stage;
 use crate::report::{Candidate, CandidateKind, CandidatePair, PairState};
 
@@ -33,16 +31,6 @@ struct State {
     /// [`MAX_EARLY`].
     early: VecDeque<(Way, bool)>,
     nominated: Option<Way>,
-}
-
-/// How datagrams of ICE travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Way {
-    /// The address of our socket.
-    socket: SocketAddr,
-    /// The TURN server that relays.
-    pub(super) relay: Option<SocketAddr>,
-    pub(super) remote: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -103,8 +91,9 @@ impl Record {
     }
 
     /// A datagram was sent, or could not be.
-    pub(super) fn sent(&self, socket: SocketAddr, to: SocketAddr, datagram: &[u8], failed: bool) {
-        let Content::Check(way, stun) = Content::of(socket, to, datagram, SEND) else { return };
+    pub(super) fn sent(&self, content: &Content<'_>, failed: bool) {
+        let Content::Check(way, stun) = content else { return };
+        let way = *way;
         if stun.class != REQUEST || stun.attribute(PRIORITY).is_none() {
             return;
         }
@@ -131,8 +120,9 @@ impl Record {
     }
 
     /// A datagram has arrived.
-    pub(super) fn heard(&self, socket: SocketAddr, from: SocketAddr, datagram: &[u8]) {
-        let Content::Check(way, stun) = Content::of(socket, from, datagram, DATA) else { return };
+    pub(super) fn heard(&self, content: &Content<'_>) {
+        let Content::Check(way, stun) = content else { return };
+        let way = *way;
         let mut state = self.lock();
         let names = stun.attribute(USE_CANDIDATE).is_some();
         let Some(pair) = state.pairs.iter_mut().find(|pair| pair.way == way) else {
@@ -231,56 +221,6 @@ impl State {
     }
 }
 
-/// What a datagram carries, bare or within one to or from a relay.
-pub(super) enum Content<'a> {
-    /// One of ICE's, and which way it goes.
-    Check(Way, Stun<'a>),
-    /// Application data of DTLS: SCTP, that is.
-    Data,
-    Other,
-}
-
-/// The type of a DTLS record (RFC 6347 section 4.1). Whatever is not STUN begins with more than 1 (RFC 7983).
-const APPLICATION_DATA: u8 = 23;
-
-impl<'a> Content<'a> {
-    /// `relaying` is [`SEND`] for a datagram that goes to `other`, [`DATA`] for one that came from there.
-    pub(super) fn of(
-        socket: SocketAddr,
-        other: SocketAddr,
-        datagram: &'a [u8],
-        relaying: u16,
-    ) -> Content<'a> {
-        match datagram.first() {
-            Some(&APPLICATION_DATA) => Content::Data,
-            Some(0..=1) => Content::of_stun(socket, other, datagram, relaying).unwrap_or(Content::Other),
-            _ => Content::Other,
-        }
-    }
-
-    fn of_stun(
-        socket: SocketAddr,
-        other: SocketAddr,
-        datagram: &'a [u8],
-        relaying: u16,
-    ) -> Option<Content<'a>> {
-        let stun = Stun::parse(datagram)?;
-        if stun.method == BINDING {
-            return Some(Content::Check(Way { socket, relay: None, remote: other }, stun));
-        }
-        if (stun.method, stun.class) != (relaying, INDICATION) {
-            return None;
-        }
-        let inner = stun.attribute(DATA_ATTRIBUTE)?;
-        if inner.first() == Some(&APPLICATION_DATA) {
-            return Some(Content::Data);
-        }
-        let inner = Stun::parse(inner).filter(|inner| inner.method == BINDING)?;
-        let remote = address_of(stun.attribute(XOR_PEER_ADDRESS)?, &stun.transaction)?;
-        Some(Content::Check(Way { socket, relay: Some(other), remote }, inner))
-    }
-}
-
 /// Notes the candidate of a line (RFC 8839 section 5.1), if it is one over UDP, and a new one.
 fn note(candidates: &mut Vec<Candidate>, line: &str) {
     let Some(line) = line.strip_prefix("candidate:") else { return };
@@ -303,8 +243,18 @@ fn note(candidates: &mut Vec<Candidate>, line: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::stun::MAGIC_COOKIE;
+    use super::super::stun::{
+        BINDING, DATA, DATA_ATTRIBUTE, INDICATION, MAGIC_COOKIE, SEND, XOR_PEER_ADDRESS,
+    };
     use super::*;
+
+    fn sent(record: &Record, socket: SocketAddr, to: SocketAddr, datagram: &[u8], failed: bool) {
+        record.sent(&Content::of(socket, to, datagram, SEND), failed);
+    }
+
+    fn heard(record: &Record, socket: SocketAddr, from: SocketAddr, datagram: &[u8]) {
+        record.heard(&Content::of(socket, from, datagram, DATA));
+    }
 
     fn addr(text: &str) -> SocketAddr {
         text.parse().unwrap()
@@ -359,24 +309,24 @@ mod tests {
         let state = || record.pairs().iter().map(|pair| (pair.remote.kind, pair.state)).collect::<Vec<_>>();
         let srflx = CandidateKind::ServerReflexive;
         assert_eq!(state(), [(srflx, PairState::Waiting)]);
-        record.sent(addr(HERE), addr(THERE), &request(), true);
+        sent(&record, addr(HERE), addr(THERE), &request(), true);
         assert_eq!(state(), [(srflx, PairState::Failed)]);
-        record.sent(addr(HERE), addr(THERE), &request(), false);
-        record.sent(addr(HERE), addr(ELSEWHERE), &request(), false);
+        sent(&record, addr(HERE), addr(THERE), &request(), false);
+        sent(&record, addr(HERE), addr(ELSEWHERE), &request(), false);
         let others = (CandidateKind::PeerReflexive, PairState::InProgress);
         assert_eq!(state(), [(srflx, PairState::InProgress), others]);
-        record.heard(addr(HERE), addr(THERE), &success());
+        heard(&record, addr(HERE), addr(THERE), &success());
         assert_eq!(state(), [(srflx, PairState::Succeeded), others]);
         assert_eq!(record.selected(), None, "nobody has named it");
-        record.sent(addr(HERE), addr(THERE), &naming(), false);
-        record.heard(addr(HERE), addr(THERE), &success());
+        sent(&record, addr(HERE), addr(THERE), &naming(), false);
+        heard(&record, addr(HERE), addr(THERE), &success());
         let pair = record.selected().unwrap();
         assert_eq!((pair.requests_sent, pair.responses_received, pair.requests_received), (3, 2, 0));
         assert!(pair.nominated && !pair.is_relayed());
         // The remote names another, after a restart say.
-        record.heard(addr(HERE), addr(ELSEWHERE), &naming());
+        heard(&record, addr(HERE), addr(ELSEWHERE), &naming());
         assert_eq!(record.selected(), Some(pair), "it was not answered yet");
-        record.heard(addr(HERE), addr(ELSEWHERE), &success());
+        heard(&record, addr(HERE), addr(ELSEWHERE), &success());
         assert_eq!(record.selected().unwrap().remote.address, Some(addr(ELSEWHERE)));
     }
 
@@ -384,14 +334,14 @@ mod tests {
     fn a_pair_that_the_remote_names_before_it_was_tried_is_taken_when_it_is_answered() {
         let record = record();
         for port in 1..100_u16 {
-            record.heard(addr(HERE), SocketAddr::new(addr(ELSEWHERE).ip(), port), &request());
+            heard(&record, addr(HERE), SocketAddr::new(addr(ELSEWHERE).ip(), port), &request());
         }
         assert_eq!(record.lock().early.len(), MAX_EARLY, "strangers");
-        record.heard(addr(HERE), addr(THERE), &request());
-        record.heard(addr(HERE), addr(THERE), &naming());
-        record.sent(addr(HERE), addr(THERE), &request(), false);
+        heard(&record, addr(HERE), addr(THERE), &request());
+        heard(&record, addr(HERE), addr(THERE), &naming());
+        sent(&record, addr(HERE), addr(THERE), &request(), false);
         assert_eq!(record.selected(), None);
-        record.heard(addr(HERE), addr(THERE), &success());
+        heard(&record, addr(HERE), addr(THERE), &success());
         assert_eq!(record.selected().unwrap().requests_received, 2);
     }
 
@@ -404,8 +354,8 @@ mod tests {
         let relayed = |method, inner: Vec<u8>| {
             message(method, INDICATION, &[(XOR_PEER_ADDRESS, &peer), (DATA_ATTRIBUTE, &inner)])
         };
-        record.sent(addr(HERE), addr(SERVER), &relayed(SEND, naming()), false);
-        record.heard(addr(HERE), addr(SERVER), &relayed(DATA, success()));
+        sent(&record, addr(HERE), addr(SERVER), &relayed(SEND, naming()), false);
+        heard(&record, addr(HERE), addr(SERVER), &relayed(DATA, success()));
         let pair = record.selected().unwrap();
         assert!(pair.is_relayed());
         assert_eq!(pair.local, Candidate { kind: CandidateKind::Relay, address: Some(addr(SERVER)) });
@@ -416,17 +366,17 @@ mod tests {
     fn what_is_no_check_is_not_counted_and_what_is_too_much_is_not_kept() {
         let record = Record::default();
         for datagram in [vec![], vec![0], vec![22; 40], message(BINDING, REQUEST, &[]), success(), naming()] {
-            record.heard(addr(HERE), addr(THERE), &datagram);
+            heard(&record, addr(HERE), addr(THERE), &datagram);
         }
-        record.sent(addr(HERE), addr(THERE), &message(BINDING, REQUEST, &[]), false);
+        sent(&record, addr(HERE), addr(THERE), &message(BINDING, REQUEST, &[]), false);
         for length in 0..request().len() {
-            record.sent(addr(HERE), addr(THERE), &request()[..length], false);
+            sent(&record, addr(HERE), addr(THERE), &request()[..length], false);
         }
         record.local("candidate:1 1 tcp 9 192.0.2.2 9 typ host tcptype active");
         record.local("candidate:1 1 udp nonsense");
         assert_eq!((record.pairs(), record.local_candidates()), (vec![], vec![]));
         for port in 1..1000_u16 {
-            record.sent(addr(HERE), SocketAddr::new(addr(THERE).ip(), port), &request(), false);
+            sent(&record, addr(HERE), SocketAddr::new(addr(THERE).ip(), port), &request(), false);
             record.remote(&format!("candidate:1 1 udp 9 192.0.2.2 {port} typ host"));
             record.bound(SocketAddr::new(addr(HERE).ip(), port));
         }

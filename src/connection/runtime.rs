@@ -39,7 +39,6 @@
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSliceMut};
@@ -59,9 +58,12 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, RecvMeta, Runtime, Transmit,
 };
 
+use super::checks::{CheckPace, Making};
 use super::clock::Clock;
+use super::content::Content;
+use super::handshake::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
-use super::record::{Content, Record};
+use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
 use super::stun::{DATA, REQUEST, SEND, SUCCESS};
 
@@ -88,41 +90,6 @@ const OPENING: Duration = Duration::from_secs(2);
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
-
-/// Thins ICE's checks out: to one for each destination in a twentieth of the time since its first.
-///
-/// So there are all of them for 400 ms, two in 100 ms after a second, and two in a second after 10 s: some 20 for each
-/// doubling of the time. ICE takes a check that never left for one that was lost.
-#[derive(Debug, Default)]
-struct CheckPace {
-    /// The first check to each destination, and the last.
-    sent: HashMap<SocketAddr, (Instant, Instant)>,
-}
-
-const CHECKS_PER_AGE: u32 = 20;
-/// Destinations whose checks are thinned out: more than a remote has candidates.
-const MAX_DESTINATIONS: usize = 1024;
-
-impl CheckPace {
-    fn admits(&mut self, to: SocketAddr, now: Instant) -> bool {
-        let full = self.sent.len() >= MAX_DESTINATIONS;
-        match self.sent.get_mut(&to) {
-            Some((first, last)) => {
-                let pause = now.saturating_duration_since(*first) / CHECKS_PER_AGE;
-                let admits = now.saturating_duration_since(*last) >= pause;
-                if admits {
-                    *last = now;
-                }
-                admits
-            }
-            None if full => true,
-            None => {
-                self.sent.insert(to, (now, now));
-                true
-            }
-        }
-    }
-}
 
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -223,11 +190,6 @@ impl Progress {
         if !self.nudged.swap(true, Ordering::AcqRel) {
             self.receiver.wake();
         }
-    }
-
-    /// Whether a check may leave while the link is being made.
-    fn admits_check(&self, to: SocketAddr, now: Instant) -> bool {
-        lock(&self.checks).admits(to, now)
     }
 
     /// Whether this datagram is of SCTP's opening, or a hello, as far as can be told without a key: small, and early.
@@ -493,13 +455,13 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        if !self.admits(transmit) {
+        let content = Content::of(self.local, transmit.destination, transmit.contents, SEND);
+        if !self.admits(&content, transmit.contents) {
             return Poll::Ready(Ok(transmit.contents.len()));
         }
         let sent = self.base.poll_send(cx, transmit);
         if let Poll::Ready(sent) = &sent {
-            let record = &self.watched.record;
-            record.sent(self.local, transmit.destination, transmit.contents, sent.is_err());
+            self.watched.record.sent(&content, sent.is_err());
             let servers = &self.watched.servers;
             if !servers.servers().is_empty() {
                 let (to, error) = (transmit.destination, sent.as_ref().err());
@@ -538,8 +500,9 @@ impl AsyncUdpSocket for Socket {
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
                 datagrams.for_each(|datagram| {
-                    self.heard(meta.addr, datagram);
-                    record.heard(self.local, meta.addr, datagram);
+                    let content = Content::of(self.local, meta.addr, datagram, DATA);
+                    self.heard(&content);
+                    record.heard(&content);
                     if has_servers {
                         self.watched.tell(servers.heard(meta.addr, datagram));
                     }
@@ -573,30 +536,33 @@ const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0,
 
 impl Socket {
     /// Whether a datagram may leave; and notes what it is.
-    fn admits(&self, transmit: &Transmit<'_>) -> bool {
-        let (clock, to) = (&self.watched.clock, transmit.destination);
-        match Content::of(self.local, to, transmit.contents, SEND) {
+    fn admits(&self, content: &Content<'_>, datagram: &[u8]) -> bool {
+        let clock = &self.watched.clock;
+        match content {
             Content::Data => clock.sent_data(),
             Content::Check(way, check) if check.class == REQUEST => {
                 let now = self.runtime.now();
-                let admitted = match self.progress.is_open() {
-                    true => clock.admits_keepalive(self.local, way.remote, now),
-                    false => way.relay.is_some() || self.progress.admits_check(to, now),
+                let making = match self.progress.is_open() {
+                    true if clock.searches() => Making::Anew,
+                    true => Making::Done,
+                    false => Making::Begun,
                 };
-                if !admitted {
+                // What goes to a relay while the link is being made is not thinned out.
+                let thinned = way.relay.is_none() || self.progress.is_open();
+                if thinned && !lock(&self.progress.checks).admits(self.local, way.remote, making, now) {
                     return false;
                 }
                 clock.asked(check.transaction, now);
             }
-            Content::Check(..) | Content::Other => return !is_channel_bind(transmit.contents),
+            Content::Check(..) | Content::Other => return !is_channel_bind(datagram),
         }
         true
     }
 
     /// Takes a datagram for a sign of life, if it is one.
-    fn heard(&self, from: SocketAddr, datagram: &[u8]) {
+    fn heard(&self, content: &Content<'_>) {
         let clock = &self.watched.clock;
-        match Content::of(self.local, from, datagram, DATA) {
+        match content {
             Content::Data => clock.heard_data(),
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
             // Others are a STUN server's, or nobody's.
@@ -660,56 +626,6 @@ impl Socket {
     }
 }
 
-/// How far the other side's handshake has come, as its datagrams show without a key.
-#[derive(Debug, Default)]
-struct Handshake {
-    /// The highest message number heard in the clear (RFC 6347 section 4.2.2). A repeated flight has none higher.
-    highest: Option<u16>,
-    /// ChangeCipherSpec, or an encrypted handshake record, was heard.
-    finishing: bool,
-    /// Application data was heard: DTLS is up.
-    data: bool,
-    /// Counts what was new.
-    news: u64,
-}
-
-impl Handshake {
-    fn heard(&mut self, datagram: &[u8]) {
-        let new = match datagram {
-            [HANDSHAKE, _, _, 0, 0, ..] => {
-                let number = datagram.get(17..19).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-                let new = number > self.highest;
-                self.highest = self.highest.max(number);
-                new
-            }
-            [HANDSHAKE | CHANGE_CIPHER_SPEC, ..] => !std::mem::replace(&mut self.finishing, true),
-            [APPLICATION_DATA, ..] => !std::mem::replace(&mut self.data, true),
-            _ => false,
-        };
-        self.news += u64::from(new);
-    }
-}
-
-/// DTLS record types (RFC 6347 section 4.1); they share the port with STUN, whose datagrams begin with 0 or 1.
-const CHANGE_CIPHER_SPEC: u8 = 20;
-const HANDSHAKE: u8 = 22;
-const APPLICATION_DATA: u8 = 23;
-
-/// The place of a handshake message's kind, after the header of its record (RFC 6347 sections 4.1 and 4.2.2).
-const MESSAGE_KIND: usize = 13;
-const HELLO_VERIFY_REQUEST: u8 = 3;
-
-/// Whether it belongs to a flight that its sender has to repeat. A HelloVerifyRequest does not (RFC 6347 section
-/// 4.2.1), and werift fails over one that comes again. But this library does not, and without it a lost one costs a
-/// second each time.
-fn is_to_be_repeated(datagram: &[u8], among_us: bool) -> bool {
-    match datagram {
-        [HANDSHAKE, ..] => among_us || datagram.get(MESSAGE_KIND) != Some(&HELLO_VERIFY_REQUEST),
-        [CHANGE_CIPHER_SPEC, ..] => true,
-        _ => false,
-    }
-}
-
 /// Application data of DTLS: SCTP, that is.
 fn is_data(datagram: &[u8]) -> bool {
     datagram.first() == Some(&APPLICATION_DATA)
@@ -759,20 +675,6 @@ mod tests {
     }
 
     #[test]
-    fn checks_are_thinned_out_the_more_the_longer_it_takes() {
-        let (mut pace, start) = (CheckPace::default(), Instant::now());
-        let to = |port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port);
-        let mut sent = |port, from: u64, until: u64| {
-            let times = (from..until).step_by(20).map(|millis| start + Duration::from_millis(millis));
-            times.filter(|time| pace.admits(to(port), *time)).count()
-        };
-        assert_eq!(sent(1, 0, 400), 20, "all of them");
-        assert!((12..=20).contains(&sent(1, 400, 1000)));
-        assert!((30..=50).contains(&sent(1, 1000, 8000)));
-        assert_eq!(sent(2, 8000, 8400), 20, "each destination has its own time");
-    }
-
-    #[test]
     fn a_request_for_a_channel_is_told_from_everything_else() {
         let mut request = INDICATION;
         assert!(!is_channel_bind(&request));
@@ -780,40 +682,5 @@ mod tests {
         assert!(is_channel_bind(&request));
         request[4] = 0;
         assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
-    }
-
-    #[test]
-    fn flights_are_repeated_and_to_strangers_a_request_for_a_cookie_is_not() {
-        let message = |kind| {
-            let mut datagram = record(HANDSHAKE, 0, 0);
-            datagram[MESSAGE_KIND] = kind;
-            datagram
-        };
-        for among_us in [false, true] {
-            let is_to_be_repeated = |datagram: &[u8]| is_to_be_repeated(datagram, among_us);
-            assert!(is_to_be_repeated(&message(1)), "ClientHello");
-            assert_eq!(is_to_be_repeated(&message(HELLO_VERIFY_REQUEST)), among_us);
-            assert!(is_to_be_repeated(&message(11)), "Certificate");
-            assert!(is_to_be_repeated(&record(CHANGE_CIPHER_SPEC, 0, 0)));
-            assert!(!is_to_be_repeated(&[0, 1]) && !is_to_be_repeated(&[]), "STUN, nothing");
-        }
-    }
-
-    #[test]
-    fn a_repeated_flight_is_no_news_and_a_later_one_is() {
-        let mut handshake = Handshake::default();
-        let mut news = |datagram: &[u8]| {
-            let before = handshake.news;
-            handshake.heard(datagram);
-            handshake.news > before
-        };
-        assert!(news(&record(HANDSHAKE, 0, 0)), "ClientHello");
-        assert!(!news(&record(HANDSHAKE, 0, 0)), "the same again");
-        assert!(news(&record(HANDSHAKE, 0, 1)), "ClientHello with the cookie");
-        assert!(news(&record(CHANGE_CIPHER_SPEC, 0, 0)));
-        assert!(!news(&record(HANDSHAKE, 1, 0)), "Finished comes with ChangeCipherSpec");
-        assert!(news(&record(APPLICATION_DATA, 1, 0)));
-        assert!(!news(&record(APPLICATION_DATA, 1, 0)));
-        assert!(!news(&[0, 1, 2]) && !news(&[]) && !news(&[HANDSHAKE]), "STUN, nothing, a stub");
     }
 }
