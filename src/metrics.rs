@@ -97,6 +97,7 @@ pub(crate) fn disconnected(reason: &DisconnectReason) {
         DisconnectReason::RemoteClose => "remote_close",
         DisconnectReason::ConnectionClosed => "connection_closed",
         DisconnectReason::ConnectionLost => "connection_lost",
+        DisconnectReason::Unacknowledged => "unacknowledged",
         DisconnectReason::Replaced => "replaced",
         DisconnectReason::TooSlow => "too_slow",
         DisconnectReason::Unconfirmed { .. } => "unconfirmed",

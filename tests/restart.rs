@@ -20,10 +20,10 @@ use futures::{FutureExt as _, StreamExt as _};
 use support::*;
 use tokio::time::Instant;
 use webrtc_mesh::signaling::loopback::{Hub, LoopbackSignaling};
-use webrtc_mesh::sim::Network;
+use webrtc_mesh::sim::{DatagramKind, Network};
 use webrtc_mesh::{
     ConnectionError, ConnectionState, DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerConnection,
-    PeerFailure, PeerId, SendError, Signal, Signaling, SignalingError, SignalingEvent, TrySendError,
+    PeerFailure, PeerId, SendError, Signal, Signaling, SignalingError, SignalingEvent, Target, TrySendError,
 };
 
 async fn connection_to(mesh: &Mesh, peer: u32) -> PeerConnection {
@@ -182,6 +182,47 @@ fn a_long_cut_ends_one_life_and_another_follows_it() {
             close_all(vec![one, two]).await;
         });
     }
+}
+
+/// SCTP gives up after six losses in a row, and ICE notices nothing of it.
+#[test]
+fn a_link_whose_sctp_has_given_up_is_made_anew() {
+    simulated(11, |network| async move {
+        network.links().latency(Duration::from_millis(20));
+        let (mut one, mut two) = sim_pair(&network).await;
+        // Until nothing of the opening waits for its acknowledgement.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let since = Instant::now();
+        network.drop_if(move |datagram| {
+            datagram.kind() == DatagramKind::Dtls && since.elapsed() < Duration::from_secs(40)
+        });
+        one.handle().try_send(OutgoingPacket::reliable(Target::All, vec![1])).unwrap();
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        assert_eq!(next(&mut one).await, left(2, DisconnectReason::Unacknowledged));
+        assert!(since.elapsed().abs_diff(Duration::from_secs(45)) < Duration::from_secs(2));
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert!(matches!(next(&mut two).await, MeshEvent::PeerDisconnected(..)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        assert!(since.elapsed() < Duration::from_secs(50), "{:?}", since.elapsed());
+        close_all(vec![one, two]).await;
+    });
+}
+
+/// With 20 s without a single datagram of data, SCTP still has a try left.
+#[test]
+fn data_that_is_held_up_for_20_s_arrives_and_nobody_is_disconnected() {
+    simulated(11, |network| async move {
+        network.links().latency(Duration::from_millis(20));
+        let (one, mut two) = sim_pair(&network).await;
+        let since = Instant::now();
+        network.drop_if(move |datagram| {
+            datagram.kind() == DatagramKind::Dtls && since.elapsed() < Duration::from_secs(20)
+        });
+        one.handle().try_send(OutgoingPacket::reliable(Target::All, vec![1])).unwrap();
+        assert_eq!(packet(&mut two).await.payload[..], [1]);
+        assert!(since.elapsed() < Duration::from_secs(35), "{:?}", since.elapsed());
+        close_all(vec![one, two]).await;
+    });
 }
 
 #[test]

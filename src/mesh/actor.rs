@@ -339,7 +339,7 @@ impl Supervisor {
 /// Whether it is worth another try.
 fn fate(exit: &Exit) -> Fate {
     match exit {
-        Exit::Disconnected(DisconnectReason::ConnectionLost) => Fate::Lost,
+        Exit::Disconnected(DisconnectReason::ConnectionLost | DisconnectReason::Unacknowledged) => Fate::Lost,
         Exit::Disconnected(DisconnectReason::RemoteClose) => Fate::Closed,
         Exit::Failed(
             PeerFailure::TimedOut { .. }

@@ -68,6 +68,8 @@ pub(crate) enum Happening {
     Drained,
     /// The queue of reliable packets stayed full for the stall limit.
     Stalled,
+    /// SCTP has had nothing acknowledged for so long that it has given up.
+    GivenUp,
 }
 
 /// The channels and counters of one connection.
@@ -198,6 +200,11 @@ impl Channels {
         self.paces.iter_mut().for_each(|(pace, _)| pace.set_round_trip(time));
     }
 
+    /// The remote could not be reached until now.
+    pub(crate) fn reached_again(&mut self) {
+        self.headway.reached_again();
+    }
+
     /// Says something on the control channel, after what was said before.
     pub(crate) fn say(&mut self, frame: Frame) {
         let is_relay = |frame: &Frame| matches!(frame, Frame::Relay { .. } | Frame::Relayed { .. });
@@ -320,17 +327,22 @@ impl Channels {
         if let Poll::Ready(happening) = self.poll_stalled(cx) {
             return Poll::Ready(happening);
         }
-        self.poll_headway(cx);
+        if let Poll::Ready(happening) = self.poll_headway(cx) {
+            return Poll::Ready(happening);
+        }
         cx.waker().wake_by_ref();
         Poll::Pending
     }
 
-    fn poll_headway(&mut self, cx: &mut Context<'_>) {
+    fn poll_headway(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
         let handed = self.channels[0].handed_bytes() + self.channels[CONTROL].handed_bytes();
-        while let Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes }) =
-            self.headway.poll(&self.held, handed, cx)
-        {
+        loop {
+            let Held { lasting_bytes, headway, fleeting_bytes, given_up } =
+                std::task::ready!(self.headway.poll(&self.held, handed, cx));
             self.channels[CONTROL].tell_held(lasting_bytes, headway, fleeting_bytes);
+            if given_up {
+                return Poll::Ready(Happening::GivenUp);
+            }
         }
     }
 
@@ -497,7 +509,9 @@ impl Channels {
 
     /// Nothing moves: is everything out, or is it stuck?
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        self.poll_headway(cx);
+        if let Poll::Ready(happening) = self.poll_headway(cx) {
+            return Poll::Ready(happening);
+        }
         let mut queues = self.outbox.lock();
         self.outbox.rest(&mut queues);
         if self.await_drained {

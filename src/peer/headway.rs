@@ -1,7 +1,8 @@
 //! Whether SCTP makes headway: whether something of what it must deliver was acknowledged.
 //!
-//! The connection's clock runs ahead only as long as it does (`connection/clock.rs`). It is looked four times a second
-//! while packets move or something is outstanding; an idle peer costs nothing.
+//! The connection's clock runs ahead only as long as it does (`connection/clock.rs`), and without any for long the
+//! association is [dead](GIVEN_UP). It is looked four times a second while packets move or something is outstanding; an
+//! idle peer costs nothing.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -16,6 +17,11 @@ use crate::connection::Outstanding;
 /// How often it is looked: three times before the clock stops being ahead.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// When SCTP is taken to have given up: it sends the last time after five expirations in a row, which is after 31 s at
+/// the usual second, and has told nobody (`rtc-sctp` only logs it, as ICE is expected to notice). Then nothing is ever
+/// delivered again, though ICE is well.
+const GIVEN_UP: Duration = Duration::from_secs(45);
+
 /// What SCTP holds.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
@@ -24,6 +30,8 @@ pub(super) struct Held {
     pub(super) headway: bool,
     /// Of what may be lost; there, what is given up looks like what has arrived.
     pub(super) fleeting_bytes: usize,
+    /// It has given up.
+    pub(super) given_up: bool,
 }
 
 /// Looks what SCTP holds.
@@ -34,12 +42,19 @@ pub(super) struct Headway {
     moved: bool,
     /// The most bytes that SCTP was done with, of what it must deliver.
     done: u64,
+    /// Since when something waits, and nothing of it was acknowledged.
+    waits: Option<Instant>,
 }
 
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway { timer, measuring: None, moved: false, done: 0 }
+        Headway { timer, measuring: None, moved: false, done: 0, waits: None }
+    }
+
+    /// The remote could not be reached until now: what waits is given the whole time again.
+    pub(super) fn reached_again(&mut self) {
+        self.waits = None;
     }
 
     /// Packets have moved.
@@ -61,11 +76,16 @@ impl Headway {
                 self.measuring = None;
                 // Until it is there, it is looked again, though nothing moves.
                 self.moved = lasting_bytes + fleeting_bytes > 0;
-                self.timer.as_mut().reset(Instant::now() + LOOK);
+                let now = Instant::now();
+                self.timer.as_mut().reset(now + LOOK);
                 let done = handed.saturating_sub(lasting_bytes as u64);
                 let headway = done > self.done;
                 self.done = self.done.max(done);
-                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes });
+                if headway || lasting_bytes == 0 {
+                    self.waits = None;
+                }
+                let waits = lasting_bytes > 0 && now - *self.waits.get_or_insert(now) >= GIVEN_UP;
+                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, given_up: waits });
             }
             if !self.moved {
                 return Poll::Pending;

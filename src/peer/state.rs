@@ -334,6 +334,14 @@ impl State {
             Happening::Stalled => {
                 self.end_because(PeerFailure::connection_failed, || DisconnectReason::TooSlow, tally, effects)
             }
+            // Who is silent has the grace time, and what it is sent another try when it is back.
+            Happening::GivenUp if matches!(self.phase, Phase::Unstable { .. }) => {}
+            Happening::GivenUp => self.end_because(
+                PeerFailure::connection_failed,
+                || DisconnectReason::Unacknowledged,
+                tally,
+                effects,
+            ),
         }
     }
 

@@ -218,6 +218,14 @@ fn a_queue_that_stays_full_ends_the_peer() {
 }
 
 #[test]
+fn a_remote_that_acknowledges_nothing_is_gone_unless_it_is_silent() {
+    assert_eq!(connected().happens(Happening::GivenUp), [gone(DisconnectReason::Unacknowledged)]);
+    let mut silent = connected();
+    silent.is(ConnectionState::Disconnected);
+    assert_eq!(silent.happens(Happening::GivenUp), nothing());
+}
+
+#[test]
 fn a_frame_that_breaks_the_protocol_ends_the_peer_and_says_how() {
     let broken = || Happening::BadFrame(FrameError::Short(3));
     let how = "control message 3 is cut short".to_owned();

@@ -47,6 +47,7 @@ enum Heard {
     /// If it was asked for.
     Drained,
     Stalled,
+    GivenUp,
     /// If it is still connecting, as the task takes over no connection later.
     Renewed,
     Leave(Farewell),
@@ -82,6 +83,7 @@ fn any_heard() -> impl Strategy<Value = Heard> {
         6 => Just(Heard::Received),
         6 => Just(Heard::Drained),
         1 => Just(Heard::Stalled),
+        1 => Just(Heard::GivenUp),
         1 => Just(Heard::Renewed),
         2 => farewell.prop_map(Heard::Leave),
         2 => Just(Heard::Settled),
@@ -198,6 +200,7 @@ impl Course {
             Heard::Drained if std::mem::take(&mut self.awaits_drained) => Happening::Drained,
             Heard::Received | Heard::Drained => return None,
             Heard::Stalled => Happening::Stalled,
+            Heard::GivenUp => Happening::GivenUp,
             Heard::Renewed => return self.peer.state.is_connecting().then_some(Input::Renewed),
             Heard::Leave(farewell) => return Some(Input::Leave(farewell)),
             Heard::Settled => return Some(Input::Settled(self.peer.tally.sent)),
