@@ -492,11 +492,17 @@ impl PeerConnection {
         Observed(self.inner.shared.clone())
     }
 
-    /// All channels are open: the cures for the handshake are over.
-    pub(crate) fn set_open(&self) {
+    /// All channels are open: the cures for the handshake are over. `steady` is what the remote says of its clock.
+    pub(crate) fn set_open(&self, steady: bool) {
         let shared = &self.inner.shared;
         shared.progress.set_open(shared.clock.true_now());
-        shared.clock.open(if self.is_among_us() { Remote::Member } else { Remote::Stranger });
+        let is_ahead = self.is_among_us() && !steady;
+        shared.clock.open(if is_ahead { Remote::Member } else { Remote::Stranger });
+    }
+
+    /// Whether its clock is never ahead of time, as its packets have lifetimes.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.inner.shared.clock.is_steady()
     }
 
     /// Channels that the remote opened beyond the agreed ones, and that were closed.

@@ -103,7 +103,7 @@
 //! |---|---|---|---|
 //! | outbox, reliable | handles and sink, peer's task | [1 MiB](MeshBuilder::send_queue_bytes) | `send` waits, `try_send` gives back, the sink is not ready; full for [30 s](MeshBuilder::stall_limit): the peer leaves with `TooSlow` |
 //! | outbox, unreliable, two | handles and sink, peer's task | [256 KiB](MeshBuilder::unreliable_queue_bytes) each | the oldest is shed, counted in `Lagged` |
-//! | SCTP, per channel | peer's task, driver | 16 to 256 KiB, by what the link takes | the rest waits in the outbox |
+//! | SCTP, per channel | peer's task, driver | 16 KiB to 4 MiB, by what the link takes and its round trip | the rest waits in the outbox |
 //! | control frames | peer's task, driver | one of each kind; 16 when the remote floods us with probes, and 8 that are relayed | its probes go unanswered, what is relayed is lost |
 //! | what is relayed for two others | supervisor, peer's task | 32, and 256 or 256 KiB in 10 s from each peer | it is lost, and sent again |
 //! | what others relay to us | supervisor, signalling | 64 | it is lost, and sent again |

@@ -33,6 +33,8 @@ use webrtc_mesh::{Mesh, MeshEvent, MeshHandle, OutgoingPacket, PeerId};
 const PEERS: u32 = 8;
 const GAME: Duration = Duration::from_secs(60);
 const HEALING: Duration = Duration::from_secs(15);
+/// And packets flow on every link: an association that has given up is noticed after 45 s.
+const FLOWING: Duration = Duration::from_secs(60);
 
 /// Games that were lost once.
 const LOST_ONCE: &[u64] = &[224, 300];
@@ -49,16 +51,25 @@ fn games_that_were_lost_once_are_not_lost_again() {
 }
 
 fn play(seeds: Range<u64>) {
-    let mut healed = Vec::new();
+    let (mut healed, mut flowing) = (Vec::new(), Vec::new());
     for seed in seeds {
         simulated(seed, |network| {
-            let healed = &mut healed;
-            async move { healed.push(game(seed, network).await) }
+            let (healed, flowing) = (&mut healed, &mut flowing);
+            async move {
+                let (full, flows) = game(seed, network).await;
+                healed.push(full);
+                flowing.push(flows);
+            }
         });
     }
-    healed.sort_unstable();
-    if let (Some(middle), Some(worst)) = (healed.get(healed.len() / 2), healed.last()) {
-        println!("{} games: healed after {middle:?}, the slowest after {worst:?}", healed.len());
+    for (what, mut times) in [("full", healed), ("packets flow", flowing)] {
+        times.sort_unstable();
+        if let (Some(middle), Some(worst)) = (times.get(times.len() / 2), times.last()) {
+            println!(
+                "{} games, healed: {what} after {middle:?}, in the slowest after {worst:?}",
+                times.len()
+            );
+        }
     }
 }
 
@@ -96,8 +107,8 @@ struct Connected {
     unstable: bool,
 }
 
-/// Plays until the end; how long the healing took.
-async fn game(seed: u64, network: Network) -> Duration {
+/// Plays until the end; how long it took, when all was healed, until the mesh was full, and until packets flowed.
+async fn game(seed: u64, network: Network) -> (Duration, Duration) {
     let mut game = Game {
         network,
         hub: Hub::new(),
@@ -196,21 +207,29 @@ impl Game {
         self.log.push((self.since.elapsed(), what));
     }
 
-    async fn heal(mut self) -> Duration {
+    async fn heal(mut self) -> (Duration, Duration) {
         self.network.links().loss(0.0);
         self.network.links().heal();
         self.members.values().for_each(|member| self.network.host(&member.host).set_silent(false));
         let healing = Instant::now();
         while let Some(missing) = self.missing() {
             if healing.elapsed() > HEALING {
-                for (at, what) in &self.log {
-                    println!("{at:?}: {what}");
-                }
+                self.print_log();
                 panic!("not full {:?} after it was healed: {missing}", healing.elapsed());
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        let took = healing.elapsed();
+        let full = healing.elapsed();
+        let before = self.received();
+        while let Some(pair) = before.iter().find(|(pair, count)| self.received().get(*pair) == Some(*count))
+        {
+            if healing.elapsed() > FLOWING {
+                self.print_log();
+                panic!("nothing flows {:?} after it was healed: {pair:?}", healing.elapsed());
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let flows = healing.elapsed();
         // What is late does no harm any more.
         tokio::time::sleep(Duration::from_secs(30)).await;
         assert_eq!(self.missing(), None);
@@ -218,7 +237,22 @@ impl Game {
             in_time(member.handle.close()).await;
             drop(member.running.await.unwrap());
         }
-        took
+        (full, flows)
+    }
+
+    fn print_log(&self) {
+        self.log.iter().for_each(|(at, what)| println!("{at:?}: {what}"));
+    }
+
+    /// What has come last to each from each; from those who are there.
+    fn received(&self) -> BTreeMap<[PeerId; 2], Option<(u64, u32, u32)>> {
+        let mut received = BTreeMap::new();
+        for (peer, member) in &self.members {
+            let view = member.view.lock().unwrap();
+            let others = view.connected.iter().filter(|(other, _)| self.members.contains_key(other));
+            received.extend(others.map(|(other, it)| ([*peer, *other], it.received)));
+        }
+        received
     }
 
     /// Who does not have whom.

@@ -319,6 +319,62 @@ fn on_a_long_or_uneven_path_nothing_is_sent_twice_without_need() {
     }
 }
 
+/// With packets that have lifetimes a member's clock is never ahead, and it acknowledges a lone packet after 200 ms.
+#[test]
+fn lone_packets_to_a_member_whose_packets_have_lifetimes_are_sent_once() {
+    for lifetime in [UnreliableLifetime::Once, UnreliableLifetime::Millis(500)] {
+        simulated(3, |network| async move {
+            network.links().latency(Duration::from_millis(20));
+            let hub = Hub::new();
+            let build = |n: u32| Mesh::builder().connection(network.peer(&n.to_string()));
+            let mut one = build(1).join(hub.join_as(id(1))).await.unwrap();
+            let two = build(2).unreliable_lifetime(lifetime).join(hub.join_as(id(2))).await.unwrap();
+            assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            let sent = Arc::new(AtomicU32::new(0));
+            let count = sent.clone();
+            network.drop_if(move |datagram| {
+                let counts = datagram.from_host == "1" && datagram.kind() == DatagramKind::Dtls;
+                count.fetch_add(counts.into(), Ordering::Relaxed);
+                false
+            });
+            for _ in 0..50 {
+                one.handle().try_send(OutgoingPacket::reliable(id(2), vec![1])).unwrap();
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            }
+            // Beside them some of the control channel, and acknowledgements.
+            let sent = sent.load(Ordering::Relaxed);
+            assert!((50..=75).contains(&sent), "{lifetime:?}: {sent}");
+            close_all(vec![one, two]).await;
+        });
+    }
+}
+
+/// The handshake is repeated through a relay as it is without one.
+#[test]
+fn relayed_links_come_up_at_10_percent_loss() {
+    let mut took = Vec::new();
+    for seed in 0..30 {
+        let took = &mut took;
+        simulated(seed, |network| async move {
+            let server = network.host("relay").turn_server("user", "secret").unwrap();
+            network.links().latency(Duration::from_millis(10)).loss(0.1);
+            let hub = Hub::new();
+            let mut meshes = Vec::new();
+            for n in 1..=2 {
+                let config = network.peer(&n.to_string()).ice_server(server.ice_server()).relay_only(true);
+                meshes.push(Mesh::builder().connection(config).join(hub.join_as(id(n))).await.unwrap());
+            }
+            took.push(all_connected(&mut meshes, LIMIT).await);
+            network.links().loss(0.0);
+            close_all(meshes).await;
+        });
+    }
+    took.sort_unstable();
+    println!("up after {:?}, in the slowest after {:?}", took[15], took[29]);
+    assert!(took[15] < Duration::from_secs(2) && took[27] < Duration::from_secs(8), "{took:?}");
+}
+
 #[test]
 fn after_a_cut_of_4_s_what_waited_arrives_within_a_second() {
     for seed in 0..10 {

@@ -13,7 +13,7 @@
 //! * never with packets that live for so many milliseconds, as SCTP counts those by the same clock.
 //!
 //! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
-//! heard again the clock is set [forward](LEAP), once, if SCTP holds anything.
+//! heard again the clock is set [forward](leap_after), if SCTP holds anything.
 //!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
 //! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
@@ -47,18 +47,28 @@ const TRAFFIC: Duration = Duration::from_millis(2500);
 const BUDGET: Duration = Duration::from_secs(3);
 const BUDGET_ANSWERED: Duration = Duration::from_secs(7);
 const JUST_ANSWERED: Duration = Duration::from_millis(1200);
+/// The same, for a while after a silence: what arrived before it, and only its acknowledgement was lost, counts as having
+/// been under way for all of it. That makes SCTP expect such round trips, and wait for up to a minute for each, until
+/// some twenty have shown otherwise. If it does not wait so long, that is five expirations, the last that it has.
+const BUDGET_RESUMED: Duration = Duration::from_secs(31);
+/// For so many looks with headway.
+const RESUMED: u8 = 16;
 /// It answers: ICE asks it every second.
 const ANSWERED: Duration = Duration::from_millis(2500);
 
-/// How far it is set when a remote is heard after [`LEAP_AFTER`]: as long as SCTP waits at the most (`RTO.Max`).
-const LEAP: Duration = Duration::from_secs(60);
-const LEAP_AFTER: Duration = Duration::from_millis(1500);
+/// What counts as a silence when the remote is heard again; or as none of our requests arriving, when one is answered.
+const SILENCE: Duration = Duration::from_millis(1500);
+const NO_ANSWER: Duration = Duration::from_millis(3500);
+/// As long as SCTP waits at the most.
+const RTO_MAX: Duration = Duration::from_secs(60);
+/// How many times without headway: each is an expiration.
+const LEAPS: u8 = 2;
 
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
-/// Requests that may still be answered; more than ICE has under way when it is connected.
-const MAX_ASKED: usize = 16;
+/// Requests that may still be answered: on a path of 600 ms, all that some pairs are asked while ICE looks for a way.
+const MAX_ASKED: usize = 256;
 
 const UNIT: u64 = 1024;
 
@@ -79,6 +89,8 @@ pub(super) struct Turn {
     pub(super) sleep: Duration,
     /// Nothing was heard of the remote for too long.
     pub(super) silent: bool,
+    /// The remote is heard again after a silence, or SCTP has few tries left: what leaves next is not to be lost.
+    pub(super) resumes: bool,
 }
 
 #[derive(Debug)]
@@ -104,9 +116,17 @@ struct State {
     /// Lifetimes of packets go by it.
     steady: bool,
     heard: Instant,
-    /// It is to be set forward; and it was, and SCTP has made no headway since.
-    leap: bool,
-    leapt: bool,
+    /// A silence has ended.
+    resumes: bool,
+    /// Since when, by the clock, SCTP holds something and has made no headway.
+    waits: Option<Instant>,
+    /// How many looks with headway there were since a silence, up to [`RESUMED`].
+    calm: u8,
+    /// By how much it is to be set forward; and how many times it was, since there was headway.
+    leap: Option<Duration>,
+    leaps: u8,
+    /// What was read last.
+    read: Instant,
     asked: VecDeque<(Transaction, Instant)>,
     round_trip: Option<Duration>,
 }
@@ -115,6 +135,7 @@ struct State {
 pub(super) enum Remote {
     /// A member of this crate, whose clock is ahead as well.
     Member,
+    /// Another stack, or a member whose clock is steady: it takes its time to acknowledge a lone packet.
     Stranger,
 }
 
@@ -131,8 +152,10 @@ impl Clock {
 
     /// What the library is told.
     pub(super) fn read(&self, now: Instant) -> Instant {
-        let state = self.lock();
-        now + state.ahead + state.gained_by(now)
+        let mut state = self.lock();
+        // Who comes late with its `now` must not see the clock go back.
+        state.read = state.read.max(now + state.ahead + state.gained_by(now));
+        state.read
     }
 
     /// Data has left. It counts from the end of the driver's turn on.
@@ -156,16 +179,21 @@ impl Clock {
             state.heard_data = true;
             state.hear(now);
         }
+        let resumes = std::mem::take(&mut state.resumes) || state.is_stuck(now);
         let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
         let silent = silence.is_zero();
         // Only now: a round trip that was measured over the leap would be one of a minute.
-        if state.leap && state.is_ready() {
-            (state.leap, state.leapt) = (false, true);
-            state.ahead += LEAP;
-            return Turn { sleep: Duration::ZERO, silent };
+        if let Some(leap) = state.leap.filter(|_| state.is_ready()) {
+            state.leap = None;
+            // It may have been acknowledged meanwhile.
+            if state.waits.is_some() {
+                state.leaps += 1;
+                state.ahead += leap;
+                return Turn { sleep: Duration::ZERO, silent, resumes: true };
+            }
         }
         let sleep = state.true_time_of(duration, now);
-        Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent }
+        Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent, resumes }
     }
 
     /// All channels are open.
@@ -176,6 +204,11 @@ impl Clock {
     /// Packets have lifetimes: the clock is never ahead.
     pub(super) fn keep_steady(&self) {
         self.change(self.true_now(), |state| state.steady = true);
+    }
+
+    /// Whether it is never ahead.
+    pub(super) fn is_steady(&self) -> bool {
+        self.lock().steady
     }
 
     /// ICE looks for another way, or has found it.
@@ -194,9 +227,16 @@ impl Clock {
             state.owing = lasting_bytes + fleeting_bytes > 0;
             let answered = state.answered.is_some_and(|answered| now < answered + ANSWERED);
             let heard = std::mem::take(&mut state.heard_data) && answered;
+            if headway {
+                state.calm = (state.calm + 1).min(RESUMED);
+            }
             if headway || (lasting_bytes == 0 && (fleeting_bytes == 0 || heard)) {
-                state.leapt = false;
+                state.leaps = 0;
                 state.gained = Duration::ZERO;
+                state.waits = None;
+            }
+            if state.owing {
+                state.waits.get_or_insert(now + state.ahead);
             }
         });
         !was_fast && state.fast_until > now
@@ -224,10 +264,10 @@ impl Clock {
         let time = now.saturating_duration_since(sent);
         state.hear(now);
         state.change(now, |state| {
+            state.answer(now);
             // Smoothed as SCTP does it (RFC 9260 section 6.3.1), but quick to believe in a longer one.
             let smoothed = state.round_trip.map_or(time, |before| (before * 7 + time) / 8);
             state.round_trip = Some(smoothed.max(time));
-            state.answered = Some(now);
         });
         true
     }
@@ -251,6 +291,14 @@ impl Clock {
     }
 }
 
+/// How far the clock is set forward when a remote is heard, and something has waited for so long by the clock.
+///
+/// A timer that began then and was doubled each time has as much left at the most, and a time-out more; and it may have
+/// begun before it was looked. No farther, as what is under way then makes SCTP expect [such round trips](BUDGET_RESUMED).
+fn leap_after(wait: Duration) -> Duration {
+    (wait + RTO_MIN * 5).min(RTO_MAX)
+}
+
 impl State {
     fn new(now: Instant) -> State {
         State {
@@ -267,8 +315,12 @@ impl State {
             searching: false,
             steady: false,
             heard: now,
-            leap: false,
-            leapt: false,
+            resumes: false,
+            waits: None,
+            calm: RESUMED,
+            leap: None,
+            leaps: 0,
+            read: now,
             asked: VecDeque::new(),
             round_trip: None,
         }
@@ -280,11 +332,28 @@ impl State {
     }
 
     fn hear(&mut self, now: Instant) {
-        let silence = now.saturating_duration_since(self.heard);
+        if now.saturating_duration_since(self.heard) >= SILENCE {
+            self.resume(now);
+        }
         self.heard = now;
-        // Once until there is headway, as each may be an expiration; and not for nothing, or there is none left when needed.
-        if silence >= LEAP_AFTER && self.owing && !self.leapt {
-            self.leap = true;
+    }
+
+    fn answer(&mut self, now: Instant) {
+        if self.answered.is_some_and(|before| now.saturating_duration_since(before) >= NO_ANSWER) {
+            self.resume(now);
+        }
+        self.answered = Some(now);
+    }
+
+    /// The remote could not be reached for a while, and now it can.
+    fn resume(&mut self, now: Instant) {
+        self.resumes |= self.remote.is_some();
+        // Not for nothing, or there are none left when needed.
+        let Some(since) = self.waits else { return };
+        self.calm = 0;
+        if self.leaps < LEAPS {
+            let clock = now + self.ahead + self.gained_by(now);
+            self.leap = Some(leap_after(clock.saturating_duration_since(since)));
         }
     }
 
@@ -297,6 +366,11 @@ impl State {
         let delay = if remote == Remote::Member { Duration::ZERO } else { DELAYED_ACK };
         let slack = NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK);
         RTO_MIN.div_duration_f64(round_trip * 5 / 4 + slack + delay).max(1.0)
+    }
+
+    /// Whether more of the budget is spent than usual: so what is sent now is one of the last tries.
+    fn is_stuck(&self, now: Instant) -> bool {
+        self.calm < RESUMED && self.owing && self.gained + self.gained_by(now) > BUDGET_ANSWERED
     }
 
     /// How much is gained from the last reckoning on.
@@ -327,7 +401,12 @@ impl State {
         let answered = left(self.answered, ANSWERED);
         let owing = if self.owing { answered } else { Duration::ZERO };
         let just = left(self.answered, JUST_ANSWERED);
-        let budget = if just.is_zero() { BUDGET } else { BUDGET_ANSWERED }.saturating_sub(self.gained);
+        let budget = match (just.is_zero(), self.calm < RESUMED) {
+            (true, _) => BUDGET,
+            (false, false) => BUDGET_ANSWERED,
+            (false, true) => BUDGET_RESUMED,
+        };
+        let budget = budget.saturating_sub(self.gained);
         let lasts = Duration::from_nanos(budget.as_nanos() as u64 * UNIT / self.gain);
         left(self.traffic, TRAFFIC).max(owing).min(lasts)
     }
@@ -456,22 +535,75 @@ mod tests {
     }
 
     #[test]
-    fn after_a_silence_the_clock_leaps_once_until_there_is_headway() {
-        let (clock, start) = clock(|state| (state.remote, state.owing) = (Some(Remote::Member), true));
-        let leaps_when_heard = |after| {
+    fn after_a_silence_the_clock_leaps_as_far_as_a_timer_may_have_left() {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        let waits_since = |since| clock.lock().waits = since;
+        // By how much.
+        let leap_when_heard = |after| {
+            let before = clock.lock().ahead;
             clock.heard_data();
-            clock.turn(S(1), start + after).sleep.is_zero()
+            clock.turn(S(1), start + after);
+            clock.lock().ahead - before
         };
-        assert!(!leaps_when_heard(S(1)), "no silence");
-        assert!(leaps_when_heard(S(5)));
-        assert!(!leaps_when_heard(S(10)));
-        assert_eq!(clock.read(start + S(10)), start + S(10) + LEAP);
-        clock.held(1000, false, 0);
-        assert!(!leaps_when_heard(S(20)));
+        assert_eq!(leap_when_heard(S(5)), S(0), "nothing waits");
+        waits_since(Some(start + S(5)));
+        assert_eq!(leap_when_heard(S(6)), S(0), "no silence");
+        assert_eq!(leap_when_heard(S(10)), S(5) + S(5));
+        assert_eq!(leap_when_heard(S(20)), S(25) + S(5), "the second time");
+        assert_eq!(leap_when_heard(S(30)), S(0), "not a third, without headway");
         clock.held(500, true, 0);
-        assert!(leaps_when_heard(S(30)));
+        waits_since(Some(start + S(40)));
+        assert_eq!(leap_when_heard(S(100)), RTO_MAX);
+        clock.held(500, true, 0);
+        clock.search(true);
+        assert_eq!(leap_when_heard(S(110)), S(0));
         clock.held(0, true, 0);
-        assert!(!leaps_when_heard(S(40)), "nothing waits");
+        clock.search(false);
+        assert_eq!(leap_when_heard(S(111)), S(0), "what waited was acknowledged while ICE looked for a way");
+    }
+
+    #[test]
+    fn who_does_not_hear_us_for_a_while_is_told_at_once_when_it_does() {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        let mut next = 0;
+        let mut is_answered = |after| {
+            next += 1;
+            clock.asked([next; 12], start + after - MS(40));
+            clock.answered(&[next; 12], start + after);
+            clock.turn(S(1), start + after).resumes
+        };
+        assert!(!is_answered(S(1)));
+        clock.lock().waits = Some(start + S(1));
+        (2..9).for_each(|second| clock.heard(start + S(second)));
+        assert!(is_answered(S(9)));
+        assert_eq!(clock.lock().ahead, S(8) + S(5));
+        assert!(!is_answered(S(10)));
+    }
+
+    #[test]
+    fn after_a_silence_more_may_be_gained_until_there_was_headway_for_a_while() {
+        let (mut state, start) = busy(Remote::Member);
+        state.change(start, |state| {
+            (state.waits, state.owing, state.gained) = (Some(start), true, BUDGET_ANSWERED);
+            state.answered = Some(start);
+        });
+        assert!(state.fast_for(start).is_zero());
+        state.change(start, |state| state.resume(start));
+        assert!(!state.fast_for(start).is_zero() && !state.is_stuck(start));
+        assert!(state.is_stuck(start + MS(10)), "what is sent now is one of the last tries");
+        state.change(start, |state| state.calm = RESUMED);
+        assert!(state.fast_for(start).is_zero() && !state.is_stuck(start));
+    }
+
+    #[test]
+    fn the_clock_never_goes_back_even_if_somebody_comes_late_with_its_time() {
+        let (clock, start) = clock(|state| {
+            (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+            state.traffic = Some(state.reckoned);
+        });
+        let read = clock.read(start + MS(100));
+        clock.change(start + MS(90), |state| state.searching = true);
+        assert!(clock.read(start + MS(95)) >= read);
     }
 
     #[test]
@@ -508,7 +640,7 @@ mod tests {
         clock.asked([4; 12], start);
         clock.answered(&[4; 12], start + MS(300));
         assert_eq!(clock.round_trip(), Some(MS(300)), "a longer one is believed");
-        (0..100).for_each(|n| clock.asked([n; 12], start));
+        (0..1000_u32).for_each(|n| clock.asked([n.to_be_bytes(); 3].concat().try_into().unwrap(), start));
         assert_eq!(clock.lock().asked.len(), MAX_ASKED);
     }
 
@@ -516,7 +648,7 @@ mod tests {
     fn a_remote_is_silent_after_3_s() {
         let (clock, start) = clock(|_| {});
         clock.heard(start + S(2));
-        assert_eq!(clock.turn(S(9), start + S(4)), Turn { sleep: S(1), silent: false });
+        assert_eq!(clock.turn(S(9), start + S(4)), Turn { sleep: S(1), silent: false, resumes: false });
         assert!(clock.turn(S(9), start + S(5)).silent);
         clock.heard_data();
         assert!(!clock.turn(S(9), start + S(6)).silent);

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::handshake::APPLICATION_DATA;
+use super::handshake::{APPLICATION_DATA, CHANGE_CIPHER_SPEC};
 use super::stun::{BINDING, DATA_ATTRIBUTE, INDICATION, Stun, XOR_PEER_ADDRESS, address_of};
 #[cfg(doc)]
 use super::stun::{DATA, SEND};
@@ -22,7 +22,9 @@ pub(super) enum Content<'a> {
     /// One of ICE's, and which way it goes.
     Check(Way, Stun<'a>),
     /// Application data of DTLS: SCTP, that is.
-    Data,
+    Data(&'a [u8]),
+    /// Another record of DTLS.
+    Handshake(&'a [u8]),
     Other,
 }
 
@@ -37,9 +39,24 @@ impl<'a> Content<'a> {
         relaying: u16,
     ) -> Content<'a> {
         match datagram.first() {
-            Some(&APPLICATION_DATA) => Content::Data,
             Some(0..=1) => Content::of_stun(socket, other, datagram, relaying).unwrap_or(Content::Other),
-            _ => Content::Other,
+            _ => Content::of_dtls(datagram).unwrap_or(Content::Other),
+        }
+    }
+
+    fn of_dtls(datagram: &'a [u8]) -> Option<Content<'a>> {
+        match datagram.first()? {
+            &APPLICATION_DATA => Some(Content::Data(datagram)),
+            CHANGE_CIPHER_SPEC..=63 => Some(Content::Handshake(datagram)),
+            _ => None,
+        }
+    }
+
+    /// The record of DTLS, if it is one.
+    pub(super) fn dtls(&self) -> Option<&'a [u8]> {
+        match self {
+            Content::Data(record) | Content::Handshake(record) => Some(record),
+            Content::Check(..) | Content::Other => None,
         }
     }
 
@@ -57,8 +74,8 @@ impl<'a> Content<'a> {
             return None;
         }
         let inner = stun.attribute(DATA_ATTRIBUTE)?;
-        if inner.first() == Some(&APPLICATION_DATA) {
-            return Some(Content::Data);
+        if let Some(content) = Content::of_dtls(inner) {
+            return Some(content);
         }
         let inner = Stun::parse(inner).filter(|inner| inner.method == BINDING)?;
         let remote = address_of(stun.attribute(XOR_PEER_ADDRESS)?, &stun.transaction)?;

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with thirteen cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with fourteen cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -31,6 +31,8 @@
 //!   DTLS is lost all the same: between two of ours a last frame stands for it, and others find out by themselves.
 //! * **The slow second.** SCTP sends again after a second at the least, and more and more seconds after a cut. So its
 //!   clock runs ahead while it has something to do ([`Clock`]).
+//! * **The last try.** SCTP gives up for good when a packet was lost six times in a row, and after a cut it has one or
+//!   two tries left. So the first datagrams after a silence are sent again as those of the opening are.
 //! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
 //!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
 //!   (RFC 6347 section 4.1.2.6).
@@ -61,7 +63,7 @@ use webrtc::runtime::{
 use super::checks::{CheckPace, Making};
 use super::clock::Clock;
 use super::content::Content;
-use super::handshake::{APPLICATION_DATA, CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
+use super::handshake::{CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
 use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
@@ -87,6 +89,9 @@ const MAX_OPENING: u8 = 12;
 const MAX_OPENING_BYTES: usize = 256;
 /// And until when, since all channels are open here: the other side may still wait for a hello.
 const OPENING: Duration = Duration::from_secs(2);
+
+/// How many of the first after a silence: what SCTP sends again, and what it acknowledges.
+const RESUMING: u8 = 6;
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -158,8 +163,9 @@ pub(super) struct Progress {
     rests: Notify,
     /// Which of ICE's checks leave.
     checks: Mutex<CheckPace>,
-    /// How many datagrams of the opening were repeated.
+    /// How many datagrams of the opening were repeated, and how many of the next are, after a silence.
     repeated: AtomicU8,
+    resuming: AtomicU8,
     /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
     closing: AtomicBool,
     /// The driver has ended.
@@ -174,6 +180,11 @@ impl Progress {
     pub(super) fn set_open(&self, now: Instant) {
         self.opened.get_or_init(|| now);
         self.open.store(true, Ordering::Release);
+    }
+
+    /// ICE looks for another way.
+    pub(super) fn look_anew(&self) {
+        lock(&self.checks).begin_anew();
     }
 
     pub(super) fn set_among_us(&self) {
@@ -192,8 +203,19 @@ impl Progress {
         }
     }
 
-    /// Whether this datagram is of SCTP's opening, or a hello, as far as can be told without a key: small, and early.
+    /// The remote is heard again after a silence.
+    fn resume(&self) {
+        self.resuming.store(RESUMING, Ordering::Relaxed);
+    }
+
+    /// Whether this datagram is one of the first after a silence; or of SCTP's opening, or a hello, as far as can be told
+    /// without a key: small, and early.
     fn repeats_data(&self, bytes: usize, now: impl FnOnce() -> Instant) -> bool {
+        let resuming = self.resuming.load(Ordering::Relaxed);
+        if resuming > 0 {
+            self.resuming.store(resuming - 1, Ordering::Relaxed);
+            return true;
+        }
         if self.repeated.load(Ordering::Relaxed) >= MAX_OPENING {
             return false;
         }
@@ -360,6 +382,9 @@ impl Runtime for ConnectionRuntime {
         }
         self.progress.rests.notify_waiters();
         let turn = self.watched.clock.turn(duration, self.base.now());
+        if turn.resumes {
+            self.progress.resume();
+        }
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
@@ -434,6 +459,15 @@ impl ConnectionRuntime {
     }
 }
 
+/// When a datagram need not be sent again any more.
+#[derive(Clone, Copy)]
+enum Until {
+    /// Something newer of the handshake was heard, or it is over.
+    NewsAfter(u64),
+    /// It was sent as often as any.
+    TheLast,
+}
+
 struct Socket {
     base: Arc<dyn AsyncUdpSocket>,
     runtime: Arc<dyn Runtime>,
@@ -455,32 +489,39 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-        let content = Content::of(self.local, transmit.destination, transmit.contents, SEND);
-        if !self.admits(&content, transmit.contents) {
+        let to = transmit.destination;
+        // Several datagrams at once, each as long as the first but for the last, which may be of another kind.
+        let size = segment_size(transmit);
+        if transmit.contents.len() <= size
+            && !self.admits(&Content::of(self.local, to, transmit.contents, SEND), transmit.contents)
+        {
             return Poll::Ready(Ok(transmit.contents.len()));
         }
-        let sent = self.base.poll_send(cx, transmit);
-        if let Poll::Ready(sent) = &sent {
+        let sent = std::task::ready!(self.base.poll_send(cx, transmit));
+        let has_servers = !self.watched.servers.servers().is_empty();
+        let (mut is_dtls, mut repeats) = (false, None);
+        for datagram in transmit.contents.chunks(size) {
+            let content = Content::of(self.local, to, datagram, SEND);
+            self.has_left(&content);
             self.watched.record.sent(&content, sent.is_err());
-            let servers = &self.watched.servers;
-            if !servers.servers().is_empty() {
-                let (to, error) = (transmit.destination, sent.as_ref().err());
-                self.progress.sends(transmit.contents);
-                self.watched.tell(servers.sent(self.local, to, transmit.contents, error));
+            if has_servers {
+                self.progress.sends(datagram);
+                self.watched.tell(self.watched.servers.sent(self.local, to, datagram, sent.as_ref().err()));
+            }
+            if sent.is_ok() {
+                is_dtls |= content.dtls().is_some();
+                repeats = repeats.or_else(|| self.repeats(&content));
             }
         }
-        if self.progress.closing.load(Ordering::Acquire)
-            && matches!(sent, Poll::Ready(Ok(_)))
-            && matches!(transmit.contents, [CHANGE_CIPHER_SPEC..=63, ..])
-        {
+        if is_dtls && self.progress.closing.load(Ordering::Acquire) {
             for _ in 1..FAREWELLS {
                 let _ = self.base.poll_send(cx, transmit);
             }
         }
-        if matches!(sent, Poll::Ready(Ok(_))) && self.is_to_be_repeated(transmit.contents) {
-            self.repeat(transmit);
+        if let Some(until) = repeats {
+            self.repeat(transmit, until);
         }
-        sent
+        Poll::Ready(sent)
     }
 
     fn poll_recv(
@@ -497,6 +538,10 @@ impl AsyncUdpSocket for Socket {
         if let Poll::Ready(Ok(count)) = received {
             let Watched { record, servers, .. } = &self.watched;
             let has_servers = !servers.servers().is_empty();
+            let is_open = self.progress.is_open();
+            if !is_open {
+                *lock(&self.progress.received) = Some(self.runtime.now());
+            }
             for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
                 let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
                 datagrams.for_each(|datagram| {
@@ -506,17 +551,10 @@ impl AsyncUdpSocket for Socket {
                     if has_servers {
                         self.watched.tell(servers.heard(meta.addr, datagram));
                     }
+                    if let (false, Some(record)) = (is_open, content.dtls()) {
+                        lock(&self.handshake).heard(record);
+                    }
                 });
-            }
-        }
-        if !self.progress.is_open()
-            && let Poll::Ready(Ok(count)) = received
-        {
-            *lock(&self.progress.received) = Some(self.runtime.now());
-            let mut handshake = lock(&self.handshake);
-            for (buf, meta) in bufs.iter().zip(meta.iter()).take(count) {
-                let datagrams = buf.get(..meta.len).unwrap_or_default().chunks(meta.stride.max(1));
-                datagrams.for_each(|datagram| handshake.heard(datagram));
             }
         }
         received
@@ -535,35 +573,45 @@ impl AsyncUdpSocket for Socket {
 const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Socket {
-    /// Whether a datagram may leave; and notes what it is.
+    /// Whether a datagram may leave.
     fn admits(&self, content: &Content<'_>, datagram: &[u8]) -> bool {
-        let clock = &self.watched.clock;
         match content {
-            Content::Data => clock.sent_data(),
             Content::Check(way, check) if check.class == REQUEST => {
-                let now = self.runtime.now();
-                let making = match self.progress.is_open() {
-                    true if clock.searches() => Making::Anew,
-                    true => Making::Done,
-                    false => Making::Begun,
-                };
-                // What goes to a relay while the link is being made is not thinned out.
-                let thinned = way.relay.is_none() || self.progress.is_open();
-                if thinned && !lock(&self.progress.checks).admits(self.local, way.remote, making, now) {
-                    return false;
-                }
-                clock.asked(check.transaction, now);
+                let making = self.making();
+                // What goes to a relay while a way is looked for is not thinned out.
+                (way.relay.is_some() && matches!(making, Making::Begun))
+                    || lock(&self.progress.checks).admits(self.local, way.remote, making, self.runtime.now())
             }
-            Content::Check(..) | Content::Other => return !is_channel_bind(datagram),
+            Content::Other => !is_channel_bind(datagram),
+            Content::Check(..) | Content::Data(_) | Content::Handshake(_) => true,
         }
-        true
+    }
+
+    /// Notes what has left.
+    fn has_left(&self, content: &Content<'_>) {
+        match content {
+            Content::Data(_) => self.watched.clock.sent_data(),
+            Content::Check(way, check) if check.class == REQUEST => {
+                let (making, now) = (self.making(), self.runtime.now());
+                lock(&self.progress.checks).left(self.local, way.remote, making, now);
+                self.watched.clock.asked(check.transaction, now);
+            }
+            Content::Check(..) | Content::Handshake(_) | Content::Other => {}
+        }
+    }
+
+    fn making(&self) -> Making {
+        match self.progress.is_open() && !self.watched.clock.searches() {
+            true => Making::Done,
+            false => Making::Begun,
+        }
     }
 
     /// Takes a datagram for a sign of life, if it is one.
     fn heard(&self, content: &Content<'_>) {
         let clock = &self.watched.clock;
         match content {
-            Content::Data => clock.heard_data(),
+            Content::Data(_) => clock.heard_data(),
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
             // Others are a STUN server's, or nobody's.
             Content::Check(_, check) if check.class == SUCCESS => {
@@ -571,7 +619,7 @@ impl Socket {
                     self.progress.answers.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Content::Check(..) | Content::Other => {}
+            Content::Check(..) | Content::Handshake(_) | Content::Other => {}
         }
     }
 
@@ -587,32 +635,37 @@ impl Socket {
         1
     }
 
-    fn is_to_be_repeated(&self, datagram: &[u8]) -> bool {
-        if is_data(datagram) {
-            return self.progress.repeats_data(datagram.len(), || self.runtime.now());
+    /// Whether it is to be sent again, and until when.
+    fn repeats(&self, content: &Content<'_>) -> Option<Until> {
+        match content {
+            Content::Data(record) => {
+                let repeats = self.progress.repeats_data(record.len(), || self.runtime.now());
+                repeats.then_some(Until::TheLast)
+            }
+            Content::Handshake(record) if !self.progress.is_open() => {
+                let repeats = is_to_be_repeated(record, self.progress.is_among_us());
+                repeats.then(|| Until::NewsAfter(lock(&self.handshake).news))
+            }
+            Content::Handshake(_) | Content::Check(..) | Content::Other => None,
         }
-        !self.progress.is_open() && is_to_be_repeated(datagram, self.progress.is_among_us())
     }
 
-    /// Sends a handshake datagram again until something new is heard. The task ends with the connection.
-    fn repeat(&self, transmit: &Transmit<'_>) {
+    /// Sends it again. The task ends with the connection.
+    fn repeat(&self, transmit: &Transmit<'_>, until: Until) {
         let (handshake, progress) = (self.handshake.clone(), self.progress.clone());
-        let news = lock(&handshake).news;
-        let opening = is_data(transmit.contents);
         // Weak, so that a repeat never keeps a closed connection's port.
         let (base, runtime) = (Arc::downgrade(&self.base), self.runtime.clone());
-        let (contents, to, segment_size) =
-            (transmit.contents.to_vec(), transmit.destination, transmit.segment_size);
+        let (contents, to, size) = (transmit.contents.to_vec(), transmit.destination, segment_size(transmit));
         let repeat = async move {
             let mut slept = Duration::ZERO;
             for at in REPEATS {
                 runtime.sleep(at - slept).await;
                 slept = at;
                 let Some(socket) = base.upgrade() else { return };
-                if !opening && (progress.is_open() || lock(&handshake).news != news) {
+                let is_news = |news| progress.is_open() || lock(&handshake).news != news;
+                if matches!(until, Until::NewsAfter(news) if is_news(news)) {
                     return;
                 }
-                let size = segment_size.filter(|size| *size > 0).unwrap_or(contents.len().max(1));
                 for datagram in contents.chunks(size) {
                     if socket.send_to(datagram, to).await.is_err() {
                         return;
@@ -626,9 +679,9 @@ impl Socket {
     }
 }
 
-/// Application data of DTLS: SCTP, that is.
-fn is_data(datagram: &[u8]) -> bool {
-    datagram.first() == Some(&APPLICATION_DATA)
+/// How long each of the datagrams is that are sent at once, but for the last.
+fn segment_size(transmit: &Transmit<'_>) -> usize {
+    transmit.segment_size.filter(|size| *size > 0).unwrap_or(transmit.contents.len()).max(1)
 }
 
 /// A request for a channel (RFC 8656 section 12.1). Nothing else that goes over our sockets begins like this.
@@ -642,6 +695,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::handshake::APPLICATION_DATA;
     use super::*;
 
     fn record(kind: u8, epoch: u8, message: u8) -> Vec<u8> {

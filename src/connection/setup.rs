@@ -226,6 +226,7 @@ impl PeerConnectionEventHandler for Handler {
         match state {
             RTCPeerConnectionState::Connecting => {
                 self.shared.clock.search(true);
+                self.shared.progress.look_anew();
                 self.shared.set_state(ConnectionState::Connecting);
             }
             RTCPeerConnectionState::Connected => {

@@ -293,7 +293,6 @@ impl Inbox {
     }
 }
 
-/// Who is told that something was read, after the lock is given back.
 /// Whom an event that comes in pairs is of, `None` standing for signalling, and whether it is the first of its pair.
 fn half_of_a_pair(event: &MeshEvent) -> Option<(Option<PeerId>, bool)> {
     match event {
@@ -305,6 +304,7 @@ fn half_of_a_pair(event: &MeshEvent) -> Option<(Option<PeerId>, bool)> {
     }
 }
 
+/// Who is told that something was read, after the lock is given back.
 enum Told {
     Lane(Arc<Lane>),
     LifeRead,

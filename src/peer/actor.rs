@@ -289,11 +289,11 @@ impl Running {
             Effect::Say(frame) => self.channels.say(frame),
             Effect::SayHello => {
                 self.connection.0.set_greeting();
-                self.channels.say(hello(self.channels.window_bytes()));
+                self.channels.say(hello(self.channels.window_bytes(), self.connection.0.is_steady()));
             }
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
-                self.connection.0.set_open();
+                self.connection.0.set_open(self.state.remote_is_steady());
                 self.ears.gauges.set_connected();
                 self.channels.start_sending(credit);
                 self.pulse = Some(Instant::now());

@@ -6,7 +6,7 @@
 //!
 //! | name | frame | fields |
 //! |---|---|---|
-//! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64 |
+//! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64, steady u8 |
 //! | 2 | [`Credit`](Frame::Credit) | credit u64, received u64, pause u8 |
 //! | 3 | [`Goodbye`](Frame::Goodbye) | sent u64, received u64 |
 //! | 4 | [`GoodbyeAck`](Frame::GoodbyeAck) | received u64 |
@@ -27,6 +27,8 @@ pub(crate) enum Frame {
         version: u8,
         /// How much reliable payload it takes before it says more, as in [`Frame::Credit`].
         credit: u64,
+        /// Its clock is not ahead of time, so a lone packet is acknowledged after a while only.
+        steady: bool,
     },
     /// The sender's reader goes on.
     Credit {
@@ -49,7 +51,7 @@ pub(crate) enum Frame {
         /// Reliable packets received.
         received: u64,
     },
-    /// Measures the round trip, and asks how much has arrived.
+    /// Asks whether the sender's remote is there, and how much has arrived.
     Probe {
         /// Any number.
         number: u64,
@@ -105,10 +107,11 @@ impl Frame {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(24);
         match *self {
-            Frame::Hello { version, credit } => {
+            Frame::Hello { version, credit, steady } => {
                 out.put_u8(1);
                 out.put_u8(version);
                 out.put_u64(credit);
+                out.put_u8(steady.into());
             }
             Frame::Credit { credit, received, pause } => {
                 out.put_u8(2);
@@ -155,7 +158,11 @@ impl Frame {
 
     fn decode_fields(name: u8, mut fields: &[u8]) -> Result<Option<Frame>, bytes::TryGetError> {
         Ok(Some(match name {
-            1 => Frame::Hello { version: fields.try_get_u8()?, credit: fields.try_get_u64()? },
+            1 => Frame::Hello {
+                version: fields.try_get_u8()?,
+                credit: fields.try_get_u64()?,
+                steady: fields.try_get_u8()? != 0,
+            },
             2 => Frame::Credit {
                 credit: fields.try_get_u64()?,
                 received: fields.try_get_u64()?,
@@ -181,7 +188,11 @@ mod tests {
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         prop_oneof![
-            (any::<u8>(), any::<u64>()).prop_map(|(version, credit)| Frame::Hello { version, credit }),
+            (any::<u8>(), any::<u64>(), any::<bool>()).prop_map(|(version, credit, steady)| Frame::Hello {
+                version,
+                credit,
+                steady
+            }),
             (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(credit, received, pause)| Frame::Credit {
                 credit,
                 received,

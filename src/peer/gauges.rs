@@ -52,7 +52,7 @@ struct History {
 }
 
 impl Gauges {
-    /// The last round trip on the control channel.
+    /// The last round trip of ICE's requests.
     pub(crate) fn round_trip(&self) -> Option<Duration> {
         let micros = self.round_trip_micros.load(Ordering::Relaxed);
         (micros > 0).then(|| Duration::from_micros(micros))

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use crate::connection::Outstanding;
 
-/// How often it is looked: three times before the clock stops being ahead.
+/// How often it is looked. On a near path the clock may stop being ahead before the next look; then it goes on from there.
 const LOOK: Duration = Duration::from_millis(250);
 
 /// When SCTP is taken to have given up: it sends the last time after five expirations in a row, which is after 31 s at
@@ -37,7 +37,7 @@ pub(super) struct Held {
 /// Looks what SCTP holds.
 pub(super) struct Headway {
     timer: Pin<Box<Sleep>>,
-    measuring: Option<BoxFuture<'static, (usize, usize)>>,
+    measuring: Option<BoxFuture<'static, (u64, usize, usize)>>,
     /// Packets have moved since it was looked last.
     moved: bool,
     /// The most bytes that SCTP was done with, of what it must deliver.
@@ -72,7 +72,7 @@ impl Headway {
     ) -> Poll<Held> {
         loop {
             if let Some(measuring) = &mut self.measuring {
-                let (lasting_bytes, fleeting_bytes) = std::task::ready!(measuring.poll_unpin(cx));
+                let (handed, lasting_bytes, fleeting_bytes) = std::task::ready!(measuring.poll_unpin(cx));
                 self.measuring = None;
                 // Until it is there, it is looked again, though nothing moves.
                 self.moved = lasting_bytes + fleeting_bytes > 0;
@@ -94,7 +94,8 @@ impl Headway {
             let [one, two, three, four] = gauges.clone();
             let lasting = async move { one.bytes().await + two.bytes().await };
             let fleeting = async move { three.bytes().await + four.bytes().await };
-            self.measuring = Some(async move { (lasting.await, fleeting.await) }.boxed());
+            // What is handed over while it is looked must not count as done.
+            self.measuring = Some(async move { (handed, lasting.await, fleeting.await) }.boxed());
         }
     }
 }

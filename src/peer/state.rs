@@ -97,6 +97,8 @@ pub(crate) struct State {
     said_hello: bool,
     /// The remote's hello: its first credit.
     heard_hello: Option<u64>,
+    /// It has said that its clock is not ahead of time.
+    remote_is_steady: bool,
     /// Reliable packets that the remote has said to have.
     confirmed: u64,
     /// Leaving, and everything is handed to SCTP.
@@ -183,6 +185,7 @@ impl State {
             open: [false; 4],
             said_hello: false,
             heard_hello: None,
+            remote_is_steady: false,
             confirmed: 0,
             drained: false,
             owes_ack: false,
@@ -197,6 +200,11 @@ impl State {
     /// Whether a fresh connection can still take this one's place.
     pub(crate) fn is_connecting(&self) -> bool {
         matches!(self.phase, Phase::Connecting)
+    }
+
+    /// Whether the remote has said that its clock is not ahead of time.
+    pub(crate) fn remote_is_steady(&self) -> bool {
+        self.remote_is_steady
     }
 
     /// When a [`Input::Tick`] is due.
@@ -347,8 +355,9 @@ impl State {
 
     fn heard(&mut self, frame: Frame, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         match frame {
-            Frame::Hello { credit, .. } => {
+            Frame::Hello { credit, steady, .. } => {
                 if self.heard_hello.is_none() {
+                    self.remote_is_steady = steady;
                     self.heard_hello = Some(credit);
                     self.greet(tally, now, effects);
                 }
@@ -611,8 +620,8 @@ impl State {
 }
 
 /// The hello of this release.
-pub(crate) fn hello(credit: u64) -> Frame {
-    Frame::Hello { version: CONTROL_VERSION, credit }
+pub(crate) fn hello(credit: u64, steady: bool) -> Frame {
+    Frame::Hello { version: CONTROL_VERSION, credit, steady }
 }
 
 #[cfg(test)]
