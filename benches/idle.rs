@@ -32,7 +32,7 @@ use tokio::runtime::Runtime;
 use tokio::time::sleep;
 
 const LINKS: usize = 50;
-/// Until nothing of the opening is repeated any more: the mesh sends its first twelve small datagrams several times.
+/// Until all that comes with the opening is over: repeats of its datagrams for 2 s, ICE's checks of other pairs for longer.
 const SETTLES: Duration = Duration::from_secs(12);
 const IDLE: Duration = Duration::from_secs(10);
 

@@ -319,6 +319,10 @@ impl MeshBuilder {
     /// How long a connected peer may be silent before it is lost, counted from its `PeerUnstable`. That comes within 4 s
     /// when nothing is heard of it; when it is heard, and hears nothing of us, within 7 s (9 s if it is not of this
     /// crate; over a relay of ours only when it falls silent itself). Default 8 s.
+    ///
+    /// What was under way when a longer silence began may be beyond saving: SCTP sends it for the last time some 25 s
+    /// later. Then the peer recovers, and leaves with [`Unacknowledged`](crate::DisconnectReason::Unacknowledged) 45 s
+    /// after that.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace.min(FOREVER);
         self

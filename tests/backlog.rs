@@ -26,9 +26,12 @@ struct Figures {
 }
 
 /// Reliable packets of 16 KiB without end, and a small one of each other mode every 10 ms, for 20 s.
-fn with_backlog(loss: f64, delay: Duration) -> Figures {
+fn with_backlog(loss: f64, delay: Duration, bandwidth: Option<u64>) -> Figures {
     sim::run(1, |network| async move {
         network.links().latency(delay).jitter(delay / 4);
+        if let Some(bytes_per_second) = bandwidth {
+            network.links().bandwidth(bytes_per_second, 64 * 1024);
+        }
         let hub = Hub::new();
         let config = |host: &str| network.peer(host);
         let mut one = Mesh::builder().connection(config("1")).join(hub.join()).await.unwrap();
@@ -82,17 +85,27 @@ fn with_backlog(loss: f64, delay: Duration) -> Figures {
 }
 
 #[test]
-fn a_reliable_backlog_on_a_slow_link_delays_the_ordered_mode_by_a_few_round_trips() {
-    let figures = with_backlog(0.0, Duration::from_millis(20));
+fn a_reliable_backlog_on_an_uneven_link_delays_the_ordered_mode_by_a_few_round_trips() {
+    let figures = with_backlog(0.0, Duration::from_millis(20), None);
     let [(unreliable, _), (ordered, _)] = figures.latencies;
     assert!(unreliable < Duration::from_millis(60), "{unreliable:?}");
     assert!(ordered < Duration::from_millis(160), "{ordered:?}");
     assert!(figures.bytes_per_second > 350_000.0, "{}", figures.bytes_per_second);
 }
 
+/// 4 Mbit/s, with a queue that holds 131 ms of it.
+#[test]
+fn on_a_narrow_link_too() {
+    let figures = with_backlog(0.0, Duration::from_millis(20), Some(500_000));
+    let [(unreliable, _), (ordered, _)] = figures.latencies;
+    assert!(unreliable < Duration::from_millis(160), "{unreliable:?}");
+    assert!(ordered < Duration::from_millis(400), "{ordered:?}");
+    assert!(figures.bytes_per_second > 350_000.0, "{}", figures.bytes_per_second);
+}
+
 #[test]
 fn on_a_lossy_link_too() {
-    let [(unreliable, _), (ordered, _)] = with_backlog(0.01, Duration::from_millis(20)).latencies;
+    let [(unreliable, _), (ordered, _)] = with_backlog(0.01, Duration::from_millis(20), None).latencies;
     assert!(unreliable < Duration::from_millis(90), "{unreliable:?}");
     assert!(ordered < Duration::from_millis(250), "{ordered:?}");
 }
