@@ -15,6 +15,9 @@
 //! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
 //! heard again the clock is set [forward](leap_after), if SCTP holds anything.
 //!
+//! On an idle link the library looks five times in a second whether it is time to ask whether the remote is there. It
+//! sleeps [until it is](State::rests_until).
+//!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
 //! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
 //! too often do not leave (`connection/checks.rs`).
@@ -26,6 +29,7 @@ use std::time::{Duration, Instant};
 
 use webrtc::runtime::Runtime;
 
+use super::setup::ICE_KEEPALIVE;
 use super::stun::Transaction;
 
 /// SCTP's least time-out, by the clock.
@@ -128,6 +132,7 @@ struct State {
     /// What was read last.
     read: Instant,
     asked: VecDeque<(Transaction, Instant)>,
+    asked_last: Option<Instant>,
     round_trip: Option<Duration>,
 }
 
@@ -192,7 +197,9 @@ impl Clock {
                 return Turn { sleep: Duration::ZERO, silent, resumes: true };
             }
         }
-        let sleep = state.true_time_of(duration, now);
+        let rests =
+            state.rests_until(now).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let sleep = state.true_time_of(duration, now).max(rests);
         Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent, resumes }
     }
 
@@ -250,6 +257,7 @@ impl Clock {
     /// A request of ICE's has left.
     pub(super) fn asked(&self, transaction: Transaction, now: Instant) {
         let mut state = self.lock();
+        state.asked_last = Some(now);
         if state.asked.len() >= MAX_ASKED {
             state.asked.pop_front();
         }
@@ -322,6 +330,7 @@ impl State {
             leaps: 0,
             read: now,
             asked: VecDeque::new(),
+            asked_last: None,
             round_trip: None,
         }
     }
@@ -366,6 +375,14 @@ impl State {
         let delay = if remote == Remote::Member { Duration::ZERO } else { DELAYED_ACK };
         let slack = NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK);
         RTO_MIN.div_duration_f64(round_trip * 5 / 4 + slack + delay).max(1.0)
+    }
+
+    /// Until when there is nothing to do but for what comes from outside: nothing was said for a while, nothing waits, and
+    /// the remote was asked a moment ago. The timers of a relay take second place, by up to a second.
+    fn rests_until(&self, now: Instant) -> Option<Instant> {
+        let talks = self.traffic.is_some_and(|traffic| now < traffic + TRAFFIC);
+        let rests = self.remote.is_some() && !self.searching && !self.owing && !talks;
+        self.asked_last.filter(|_| rests).map(|asked| asked + ICE_KEEPALIVE)
     }
 
     /// Whether more of the budget is spent than usual: so what is sent now is one of the last tries.
@@ -642,6 +659,25 @@ mod tests {
         assert_eq!(clock.round_trip(), Some(MS(300)), "a longer one is believed");
         (0..1000_u32).for_each(|n| clock.asked([n.to_be_bytes(); 3].concat().try_into().unwrap(), start));
         assert_eq!(clock.lock().asked.len(), MAX_ASKED);
+    }
+
+    #[test]
+    fn an_idle_link_rests_until_it_is_time_to_ask() {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Stranger));
+        clock.heard(start + S(10));
+        clock.asked([1; 12], start + S(10));
+        let sleep = |millis| clock.turn(MS(200), start + S(10) + MS(millis)).sleep;
+        assert_eq!(sleep(0), S(1));
+        assert_eq!(sleep(300), MS(700));
+        assert_eq!(sleep(1000), MS(200) + Duration::from_nanos(1), "now");
+        for change in [
+            |state: &mut State| state.searching = true,
+            |state: &mut State| (state.searching, state.owing) = (false, true),
+            |state: &mut State| (state.owing, state.traffic) = (false, Some(state.heard)),
+        ] {
+            clock.change(start + S(10), change);
+            assert_eq!(sleep(0), MS(200) + Duration::from_nanos(1));
+        }
     }
 
     #[test]
