@@ -21,7 +21,7 @@ use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::sim::{DatagramKind, Network};
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshBuilder, MeshEvent, OutgoingPacket, PeerConnection, PeerFailure, PeerId,
-    Signal, Signaling as _, SignalingEvent, Stage, Target, UnreliableLifetime,
+    Signal, Signaling as _, SignalingEvent, Stage, Target, TransferMode, UnreliableLifetime,
 };
 
 /// Meshes 1 to `n` on hosts of these names.
@@ -373,6 +373,41 @@ fn relayed_links_come_up_at_10_percent_loss() {
     took.sort_unstable();
     println!("up after {:?}, in the slowest after {:?}", took[15], took[29]);
     assert!(took[15] < Duration::from_secs(2) && took[27] < Duration::from_secs(8), "{took:?}");
+}
+
+#[test]
+fn unreliable_packets_go_on_after_the_uplink_was_gone_for_6_s() {
+    for seed in 0..5 {
+        simulated(seed, |network| async move {
+            network.links().latency(Duration::from_millis(20));
+            let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+            for (handle, to) in [(one.handle(), 2), (two.handle(), 1)] {
+                tokio::spawn(async move {
+                    let packet = || of(TransferMode::UnreliableOrdered, to, vec![7; 200]);
+                    while handle.try_send(packet()).is_ok() {
+                        tokio::time::sleep(Duration::from_millis(16)).await;
+                    }
+                });
+            }
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            network.link("1", "2").cut();
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            network.links().heal();
+            let healed = Instant::now();
+            // What was under way comes first.
+            let mut arrived = 0;
+            while arrived < 50 {
+                match next(&mut two).await {
+                    MeshEvent::Packet(_) if healed.elapsed() > Duration::from_millis(20) => arrived += 1,
+                    MeshEvent::PeerDisconnected(..) => panic!("{:?}", healed.elapsed()),
+                    _ => {}
+                }
+            }
+            println!("{seed}: {:?}", healed.elapsed());
+            assert!(healed.elapsed() < Duration::from_secs(4), "{:?}", healed.elapsed());
+            close_all(vec![one, two]).await;
+        });
+    }
 }
 
 #[test]

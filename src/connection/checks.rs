@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 /// How far the connection is.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Making {
-    /// It is being made, or ICE looks for another way: the checks are thinned out to one for each destination in a twentieth of the time since its
-    /// first.
+    /// It is being made, or ICE looks for another way: the checks are thinned out to one for each destination in a
+    /// twentieth of the time since its first.
     ///
     /// So there are all of them for 400 ms, two in 100 ms after a second, and two in a second after 10 s: some 20 for
     /// each doubling of the time. ICE takes a check that never left for one that was lost.

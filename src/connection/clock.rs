@@ -67,6 +67,8 @@ const NO_ANSWER: Duration = Duration::from_millis(3500);
 const RTO_MAX: Duration = Duration::from_secs(60);
 /// How many times without headway: each is an expiration.
 const LEAPS: u8 = 2;
+/// How often what leaves is not to be lost, on a narrow way that comes and goes.
+const RESUMES_EVERY: Duration = Duration::from_secs(5);
 
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
@@ -122,13 +124,18 @@ struct State {
     heard: Instant,
     /// A silence has ended.
     resumes: bool,
-    /// Since when, by the clock, SCTP holds something and has made no headway.
-    waits: Option<Instant>,
+    /// Since when, in true time and by the clock, SCTP holds something and has made no headway.
+    waits: Option<(Instant, Instant)>,
     /// How many looks with headway there were since a silence, up to [`RESUMED`].
     calm: u8,
-    /// By how much it is to be set forward; and how many times it was, since there was headway.
-    leap: Option<Duration>,
+    /// It is to be set forward; and how many times it was, since there was headway.
+    leap: bool,
     leaps: u8,
+    /// When what left was last not to be lost, and how much is to be gained before the next time.
+    resumed: Option<Instant>,
+    stuck_after: Duration,
+    /// The last answer that was taken for headway.
+    forgiven: Option<Instant>,
     /// What was read last.
     read: Instant,
     asked: VecDeque<(Transaction, Instant)>,
@@ -184,16 +191,17 @@ impl Clock {
             state.heard_data = true;
             state.hear(now);
         }
-        let resumes = std::mem::take(&mut state.resumes) || state.is_stuck(now);
+        let resumes = state.becomes_stuck(now) | std::mem::take(&mut state.resumes);
         let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
         let silent = silence.is_zero();
         // Only now: a round trip that was measured over the leap would be one of a minute.
-        if let Some(leap) = state.leap.filter(|_| state.is_ready()) {
-            state.leap = None;
-            // It may have been acknowledged meanwhile.
-            if state.waits.is_some() {
+        if state.leap && state.is_ready() {
+            state.leap = false;
+            // What waited may have been acknowledged meanwhile.
+            if let Some((_, since)) = state.waits {
+                let clock = now + state.ahead + state.gained_by(now);
                 state.leaps += 1;
-                state.ahead += leap;
+                state.ahead += leap_after(clock.saturating_duration_since(since));
                 return Turn { sleep: Duration::ZERO, silent, resumes: true };
             }
         }
@@ -233,17 +241,22 @@ impl Clock {
         state.change(now, |state| {
             state.owing = lasting_bytes + fleeting_bytes > 0;
             let answered = state.answered.is_some_and(|answered| now < answered + ANSWERED);
-            let heard = std::mem::take(&mut state.heard_data) && answered;
-            if headway {
+            let heard = std::mem::take(&mut state.heard_data) && answered && state.answered != state.forgiven;
+            let heard = lasting_bytes == 0 && heard;
+            if heard {
+                state.forgiven = state.answered;
+            }
+            if headway || heard {
                 state.calm = (state.calm + 1).min(RESUMED);
             }
-            if headway || (lasting_bytes == 0 && (fleeting_bytes == 0 || heard)) {
+            if headway || heard || !state.owing {
                 state.leaps = 0;
                 state.gained = Duration::ZERO;
+                state.stuck_after = BUDGET_ANSWERED;
                 state.waits = None;
             }
             if state.owing {
-                state.waits.get_or_insert(now + state.ahead);
+                state.waits.get_or_insert((now, now + state.ahead));
             }
         });
         !was_fast && state.fast_until > now
@@ -326,8 +339,11 @@ impl State {
             resumes: false,
             waits: None,
             calm: RESUMED,
-            leap: None,
+            leap: false,
             leaps: 0,
+            resumed: None,
+            stuck_after: BUDGET_ANSWERED,
+            forgiven: None,
             read: now,
             asked: VecDeque::new(),
             asked_last: None,
@@ -356,13 +372,16 @@ impl State {
 
     /// The remote could not be reached for a while, and now it can.
     fn resume(&mut self, now: Instant) {
-        self.resumes |= self.remote.is_some();
-        // Not for nothing, or there are none left when needed.
-        let Some(since) = self.waits else { return };
+        // Not for nothing, or there are no tries left when needed.
+        let waits = self.waits.is_some_and(|(since, _)| now.saturating_duration_since(since) >= SILENCE);
+        if self.remote.is_none() || !waits {
+            return;
+        }
         self.calm = 0;
-        if self.leaps < LEAPS {
-            let clock = now + self.ahead + self.gained_by(now);
-            self.leap = Some(leap_after(clock.saturating_duration_since(since)));
+        self.leap |= self.leaps < LEAPS;
+        if self.resumed.is_none_or(|last| now.saturating_duration_since(last) >= RESUMES_EVERY) {
+            self.resumed = Some(now);
+            self.resumes = true;
         }
     }
 
@@ -385,9 +404,14 @@ impl State {
         self.asked_last.filter(|_| rests).map(|asked| asked + ICE_KEEPALIVE)
     }
 
-    /// Whether more of the budget is spent than usual: so what is sent now is one of the last tries.
-    fn is_stuck(&self, now: Instant) -> bool {
-        self.calm < RESUMED && self.owing && self.gained + self.gained_by(now) > BUDGET_ANSWERED
+    /// Whether more of the budget is spent than usual, and again so much more: so what is sent now is one of the last
+    /// tries.
+    fn becomes_stuck(&mut self, now: Instant) -> bool {
+        let stuck = self.calm < RESUMED && self.owing && self.gained + self.gained_by(now) > self.stuck_after;
+        if stuck {
+            self.stuck_after += BUDGET_ANSWERED;
+        }
+        stuck
     }
 
     /// How much is gained from the last reckoning on.
@@ -554,7 +578,7 @@ mod tests {
     #[test]
     fn after_a_silence_the_clock_leaps_as_far_as_a_timer_may_have_left() {
         let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
-        let waits_since = |since| clock.lock().waits = since;
+        let waits_since = |since: Option<Instant>| clock.lock().waits = since.map(|since| (since, since));
         // By how much.
         let leap_when_heard = |after| {
             let before = clock.lock().ahead;
@@ -590,7 +614,7 @@ mod tests {
             clock.turn(S(1), start + after).resumes
         };
         assert!(!is_answered(S(1)));
-        clock.lock().waits = Some(start + S(1));
+        clock.lock().waits = Some((start + S(1), start + S(1)));
         (2..9).for_each(|second| clock.heard(start + S(second)));
         assert!(is_answered(S(9)));
         assert_eq!(clock.lock().ahead, S(8) + S(5));
@@ -601,15 +625,18 @@ mod tests {
     fn after_a_silence_more_may_be_gained_until_there_was_headway_for_a_while() {
         let (mut state, start) = busy(Remote::Member);
         state.change(start, |state| {
-            (state.waits, state.owing, state.gained) = (Some(start), true, BUDGET_ANSWERED);
+            (state.waits, state.owing, state.gained) = (Some((start - S(2), start)), true, BUDGET_ANSWERED);
             state.answered = Some(start);
         });
         assert!(state.fast_for(start).is_zero());
         state.change(start, |state| state.resume(start));
-        assert!(!state.fast_for(start).is_zero() && !state.is_stuck(start));
-        assert!(state.is_stuck(start + MS(10)), "what is sent now is one of the last tries");
+        assert!(!state.fast_for(start).is_zero() && !state.becomes_stuck(start));
+        let last_try = start + MS(10);
+        assert!(state.becomes_stuck(last_try), "what is sent now is one of the last tries");
+        assert!(!state.becomes_stuck(last_try), "once");
+        assert!(state.becomes_stuck(start + MS(600)), "and for the next");
         state.change(start, |state| state.calm = RESUMED);
-        assert!(state.fast_for(start).is_zero() && !state.is_stuck(start));
+        assert!(state.fast_for(start).is_zero() && !state.becomes_stuck(start + S(1)));
     }
 
     #[test]

@@ -32,7 +32,8 @@
 //! * **The slow second.** SCTP sends again after a second at the least, and more and more seconds after a cut. So its
 //!   clock runs ahead while it has something to do ([`Clock`]).
 //! * **The last try.** SCTP gives up for good when a packet was lost six times in a row, and after a cut it has one or
-//!   two tries left. So the first datagrams after a silence are sent again as those of the opening are.
+//!   two tries left. So the first datagrams that leave then, and when the clock has spent more of its budget than usual,
+//!   are sent again as those of the opening are.
 //! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
 //!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
 //!   (RFC 6347 section 4.1.2.6).
@@ -62,7 +63,7 @@ use webrtc::runtime::{
 
 use super::checks::{CheckPace, Making};
 use super::clock::Clock;
-use super::content::Content;
+use super::content::{Content, Way};
 use super::handshake::{CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
 use super::record::Record;
@@ -92,6 +93,7 @@ const OPENING: Duration = Duration::from_secs(2);
 
 /// How many of the first after a silence: what SCTP sends again, and what it acknowledges.
 const RESUMING: u8 = 6;
+const RESUMING_FOR: Duration = Duration::from_secs(2);
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -163,9 +165,11 @@ pub(super) struct Progress {
     rests: Notify,
     /// Which of ICE's checks leave.
     checks: Mutex<CheckPace>,
-    /// How many datagrams of the opening were repeated, and how many of the next are, after a silence.
+    /// How many datagrams of the opening were repeated.
     repeated: AtomicU8,
+    /// How many of the next are, after a silence, and until when.
     resuming: AtomicU8,
+    resuming_until: Mutex<Option<Instant>>,
     /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
     closing: AtomicBool,
     /// The driver has ended.
@@ -203,18 +207,20 @@ impl Progress {
         }
     }
 
-    /// The remote is heard again after a silence.
-    fn resume(&self) {
+    /// What leaves now is not to be lost.
+    fn resume(&self, now: Instant) {
+        *lock(&self.resuming_until) = Some(now + RESUMING_FOR);
         self.resuming.store(RESUMING, Ordering::Relaxed);
     }
 
     /// Whether this datagram is one of the first after a silence; or of SCTP's opening, or a hello, as far as can be told
     /// without a key: small, and early.
-    fn repeats_data(&self, bytes: usize, now: impl FnOnce() -> Instant) -> bool {
+    fn repeats_data(&self, bytes: usize, now: impl Fn() -> Instant) -> bool {
         let resuming = self.resuming.load(Ordering::Relaxed);
         if resuming > 0 {
-            self.resuming.store(resuming - 1, Ordering::Relaxed);
-            return true;
+            let resumes = lock(&self.resuming_until).is_some_and(|until| now() < until);
+            self.resuming.store(if resumes { resuming - 1 } else { 0 }, Ordering::Relaxed);
+            return resumes;
         }
         if self.repeated.load(Ordering::Relaxed) >= MAX_OPENING {
             return false;
@@ -383,7 +389,7 @@ impl Runtime for ConnectionRuntime {
         self.progress.rests.notify_waiters();
         let turn = self.watched.clock.turn(duration, self.base.now());
         if turn.resumes {
-            self.progress.resume();
+            self.progress.resume(self.base.now());
         }
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
@@ -499,7 +505,7 @@ impl AsyncUdpSocket for Socket {
         }
         let sent = std::task::ready!(self.base.poll_send(cx, transmit));
         let has_servers = !self.watched.servers.servers().is_empty();
-        let (mut is_dtls, mut repeats) = (false, None);
+        let mut is_dtls = false;
         for datagram in transmit.contents.chunks(size) {
             let content = Content::of(self.local, to, datagram, SEND);
             self.has_left(&content);
@@ -510,16 +516,15 @@ impl AsyncUdpSocket for Socket {
             }
             if sent.is_ok() {
                 is_dtls |= content.dtls().is_some();
-                repeats = repeats.or_else(|| self.repeats(&content));
+                if let Some(until) = self.repeats(&content) {
+                    self.repeat(datagram, to, until);
+                }
             }
         }
         if is_dtls && self.progress.closing.load(Ordering::Acquire) {
             for _ in 1..FAREWELLS {
                 let _ = self.base.poll_send(cx, transmit);
             }
-        }
-        if let Some(until) = repeats {
-            self.repeat(transmit, until);
         }
         Poll::Ready(sent)
     }
@@ -577,10 +582,9 @@ impl Socket {
     fn admits(&self, content: &Content<'_>, datagram: &[u8]) -> bool {
         match content {
             Content::Check(way, check) if check.class == REQUEST => {
-                let making = self.making();
-                // What goes to a relay while a way is looked for is not thinned out.
-                (way.relay.is_some() && matches!(making, Making::Begun))
-                    || lock(&self.progress.checks).admits(self.local, way.remote, making, self.runtime.now())
+                let (making, now) = (self.making(), self.runtime.now());
+                !self.thins(way, making)
+                    || lock(&self.progress.checks).admits(self.local, way.remote, making, now)
             }
             Content::Other => !is_channel_bind(datagram),
             Content::Check(..) | Content::Data(_) | Content::Handshake(_) => true,
@@ -593,11 +597,18 @@ impl Socket {
             Content::Data(_) => self.watched.clock.sent_data(),
             Content::Check(way, check) if check.class == REQUEST => {
                 let (making, now) = (self.making(), self.runtime.now());
-                lock(&self.progress.checks).left(self.local, way.remote, making, now);
+                if self.thins(way, making) {
+                    lock(&self.progress.checks).left(self.local, way.remote, making, now);
+                }
                 self.watched.clock.asked(check.transaction, now);
             }
             Content::Check(..) | Content::Handshake(_) | Content::Other => {}
         }
+    }
+
+    /// Whether checks are thinned out that go this way. Those that a relay hands on while a way is looked for are not.
+    fn thins(&self, way: &Way, making: Making) -> bool {
+        way.relay.is_none() || matches!(making, Making::Done)
     }
 
     fn making(&self) -> Making {
@@ -651,11 +662,11 @@ impl Socket {
     }
 
     /// Sends it again. The task ends with the connection.
-    fn repeat(&self, transmit: &Transmit<'_>, until: Until) {
+    fn repeat(&self, datagram: &[u8], to: SocketAddr, until: Until) {
         let (handshake, progress) = (self.handshake.clone(), self.progress.clone());
         // Weak, so that a repeat never keeps a closed connection's port.
         let (base, runtime) = (Arc::downgrade(&self.base), self.runtime.clone());
-        let (contents, to, size) = (transmit.contents.to_vec(), transmit.destination, segment_size(transmit));
+        let datagram = datagram.to_vec();
         let repeat = async move {
             let mut slept = Duration::ZERO;
             for at in REPEATS {
@@ -666,10 +677,8 @@ impl Socket {
                 if matches!(until, Until::NewsAfter(news) if is_news(news)) {
                     return;
                 }
-                for datagram in contents.chunks(size) {
-                    if socket.send_to(datagram, to).await.is_err() {
-                        return;
-                    }
+                if socket.send_to(&datagram, to).await.is_err() {
+                    return;
                 }
             }
         };

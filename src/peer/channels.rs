@@ -335,7 +335,8 @@ impl Channels {
     }
 
     fn poll_headway(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        let handed = self.channels[0].handed_bytes() + self.channels[CONTROL].handed_bytes();
+        let handed = [[0, CONTROL], [1, 2]]
+            .map(|pair| pair.into_iter().map(|channel| self.channels[channel].handed_bytes()).sum());
         loop {
             let Held { lasting_bytes, headway, fleeting_bytes, given_up } =
                 std::task::ready!(self.headway.poll(&self.held, handed, cx));

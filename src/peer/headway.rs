@@ -37,11 +37,11 @@ pub(super) struct Held {
 /// Looks what SCTP holds.
 pub(super) struct Headway {
     timer: Pin<Box<Sleep>>,
-    measuring: Option<BoxFuture<'static, (u64, usize, usize)>>,
+    measuring: Option<BoxFuture<'static, ([u64; 2], usize, usize)>>,
     /// Packets have moved since it was looked last.
     moved: bool,
-    /// The most bytes that SCTP was done with, of what it must deliver.
-    done: u64,
+    /// The most bytes that SCTP was done with, of what it must deliver, and of what may be lost.
+    done: [u64; 2],
     /// Since when something waits, and nothing of it was acknowledged.
     waits: Option<Instant>,
 }
@@ -49,7 +49,7 @@ pub(super) struct Headway {
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway { timer, measuring: None, moved: false, done: 0, waits: None }
+        Headway { timer, measuring: None, moved: false, done: [0; 2], waits: None }
     }
 
     /// The remote could not be reached until now: what waits is given the whole time again.
@@ -63,11 +63,11 @@ impl Headway {
     }
 
     /// Looks when it is time. `gauges` are those of the channels that lose nothing, then of the others; `handed` is how
-    /// many bytes the former were given in all.
+    /// many bytes the former were given in all, and the latter.
     pub(super) fn poll(
         &mut self,
         gauges: &[Outstanding; 4],
-        handed: u64,
+        handed: [u64; 2],
         cx: &mut Context<'_>,
     ) -> Poll<Held> {
         loop {
@@ -78,14 +78,17 @@ impl Headway {
                 self.moved = lasting_bytes + fleeting_bytes > 0;
                 let now = Instant::now();
                 self.timer.as_mut().reset(now + LOOK);
-                let done = handed.saturating_sub(lasting_bytes as u64);
-                let headway = done > self.done;
-                self.done = self.done.max(done);
-                if headway || lasting_bytes == 0 {
+                let holds = [lasting_bytes, fleeting_bytes];
+                let [headway, moves] = [0, 1].map(|kind| {
+                    let (before, done) = (self.done[kind], handed[kind].saturating_sub(holds[kind] as u64));
+                    self.done[kind] = before.max(done);
+                    done > before
+                });
+                if headway || moves || holds == [0, 0] {
                     self.waits = None;
                 }
-                let waits = lasting_bytes > 0 && now - *self.waits.get_or_insert(now) >= GIVEN_UP;
-                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, given_up: waits });
+                let given_up = holds != [0, 0] && now - *self.waits.get_or_insert(now) >= GIVEN_UP;
+                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, given_up });
             }
             if !self.moved {
                 return Poll::Pending;
