@@ -97,8 +97,9 @@ pub enum DisconnectReason {
     /// [`MeshHandle::report`](crate::MeshHandle::report) says over which addresses it was heard last.
     ConnectionLost,
 
-    /// The remote answers ICE, but for 45 s it has acknowledged nothing of what it was sent. The library's SCTP gives up
-    /// for good when a packet was lost six times in a row. A mesh that was [joined](crate::MeshBuilder::join) connects it
+    /// The remote answers ICE, but for 45 s it has acknowledged nothing of what it was sent (150 s with
+    /// [`UnreliableLifetime::Millis`](crate::UnreliableLifetime::Millis)). The library's SCTP gives up for good when a
+    /// packet was lost six times in a row. A mesh that was [joined](crate::MeshBuilder::join) connects it
     /// anew. A remote of another stack that does not read for so long, with its receive window full, looks the same.
     Unacknowledged,
 
@@ -136,7 +137,7 @@ impl fmt::Display for DisconnectReason {
             DisconnectReason::ConnectionClosed => f.write_str("its connection was closed here"),
             DisconnectReason::ConnectionLost => f.write_str("the remote was not heard any more"),
             DisconnectReason::Unacknowledged => {
-                f.write_str("the remote answers, but has acknowledged nothing for 45 s")
+                f.write_str("the remote answers, but has acknowledged nothing for too long")
             }
             DisconnectReason::Replaced => f.write_str("the remote restarted and connects afresh"),
             DisconnectReason::TooSlow => f.write_str("the remote did not take its reliable packets in time"),

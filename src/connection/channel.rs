@@ -196,6 +196,11 @@ impl Channel {
         self.is_sending
     }
 
+    /// Whether the clock of the connection is never ahead of time.
+    pub(crate) fn is_steady(&self) -> bool {
+        self.clock.is_steady()
+    }
+
     /// SCTP holds so much of what it must deliver, and something of that was acknowledged, or not; and so much of what
     /// may be lost; on all channels.
     pub(crate) fn tell_held(&self, lasting_bytes: usize, headway: bool, fleeting_bytes: usize) {

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
 use super::gauges::Gauges;
-use super::headway::{Headway, Held};
+use super::headway::{GIVEN_UP, GIVEN_UP_STEADILY, Headway, Held};
 use super::outbox::Outbox;
 use super::pace::Pace;
 use crate::connection::{
@@ -338,10 +338,11 @@ impl Channels {
         let handed = [[0, CONTROL], [1, 2]]
             .map(|pair| pair.into_iter().map(|channel| self.channels[channel].handed_bytes()).sum());
         loop {
-            let Held { lasting_bytes, headway, fleeting_bytes, given_up } =
+            let Held { lasting_bytes, headway, fleeting_bytes, stuck } =
                 std::task::ready!(self.headway.poll(&self.held, handed, cx));
             self.channels[CONTROL].tell_held(lasting_bytes, headway, fleeting_bytes);
-            if given_up {
+            let limit = if self.channels[CONTROL].is_steady() { GIVEN_UP_STEADILY } else { GIVEN_UP };
+            if stuck >= limit {
                 return Poll::Ready(Happening::GivenUp);
             }
         }

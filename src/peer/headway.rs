@@ -18,9 +18,11 @@ use crate::connection::Outstanding;
 const LOOK: Duration = Duration::from_millis(250);
 
 /// When SCTP is taken to have given up: it sends the last time after five expirations in a row, which is after 31 s at
-/// the usual second, and has told nobody (`rtc-sctp` only logs it, as ICE is expected to notice). Then nothing is ever
+/// the usual second, and tells nobody (`rtc-sctp` only logs it, as ICE is expected to notice). Then nothing is ever
 /// delivered again, though ICE is well.
-const GIVEN_UP: Duration = Duration::from_secs(45);
+pub(super) const GIVEN_UP: Duration = Duration::from_secs(45);
+/// The same where the clock is never ahead: there the timer of a link that loses much begins with several seconds.
+pub(super) const GIVEN_UP_STEADILY: Duration = Duration::from_secs(150);
 
 /// What SCTP holds.
 #[derive(Debug, Clone, Copy)]
@@ -30,8 +32,8 @@ pub(super) struct Held {
     pub(super) headway: bool,
     /// Of what may be lost; there, what is given up looks like what has arrived.
     pub(super) fleeting_bytes: usize,
-    /// It has given up.
-    pub(super) given_up: bool,
+    /// How long it has held something, and been done with nothing.
+    pub(super) stuck: Duration,
 }
 
 /// Looks what SCTP holds.
@@ -87,8 +89,11 @@ impl Headway {
                 if headway || moves || holds == [0, 0] {
                     self.waits = None;
                 }
-                let given_up = holds != [0, 0] && now - *self.waits.get_or_insert(now) >= GIVEN_UP;
-                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, given_up });
+                if holds != [0, 0] {
+                    self.waits.get_or_insert(now);
+                }
+                let stuck = self.waits.map_or(Duration::ZERO, |since| now - since);
+                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, stuck });
             }
             if !self.moved {
                 return Poll::Pending;
