@@ -10,8 +10,9 @@
 //! SCTP are the real ones, time is virtual, so the figures do not depend on the machine. `members` are two of this crate.
 //! The others are one of this crate that sends to, or hears from, a WebRTC stack whose timers are those of the `webrtc`
 //! crate, as a stock Godot's would be: it sends again after a second, and acknowledges up to 200 ms late. "stock" is two
-//! of them, which is what the `webrtc` crate by itself does. `datagrams` is how many left the sender for each packet: what
-//! more there are than without loss is what was sent again, needed or not.
+//! of them, which is what the `webrtc` crate by itself does, but for what this crate repeats after a silence.
+//! `datagrams` is how many left the sender for each packet: what more there are than without loss is what was sent again,
+//! needed or not.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a pair that never meets ends it")]
 #![allow(clippy::print_stdout, reason = "the table")]
