@@ -171,6 +171,10 @@ fn addresses(findings: &mut Findings) {
             IpAddr::V6(ip) if ip.is_unicast_link_local() => "for the local wire alone, not used",
             IpAddr::V4(ip) if ip.is_private() => "private: reached from this network",
             IpAddr::V6(ip) if ip.is_unique_local() => "private: reached from this network",
+            // RFC 6598.
+            IpAddr::V4(ip) if ip.octets()[0] == 100 && ip.octets()[1] & 0xc0 == 64 => {
+                "shared: behind the provider's NAT"
+            }
             _ => "public, if no firewall stands before it",
         };
         usable += usize::from(!ip.is_loopback() && !what.ends_with("not used"));
@@ -218,8 +222,12 @@ async fn ice_servers(plan: &Plan, findings: &mut Findings) {
             Err(problem) => findings.bad(format!("{} {problem}", server.url)),
         }
     }
-    if !answered {
-        findings.bad("no server answers over UDP: it is blocked, or they are all down");
+    match (answered, asker.asked) {
+        (true, _) => {}
+        (false, true) => findings.bad("no server answers over UDP: it is blocked, or they are all down"),
+        (false, false) => {
+            findings.note("none could be asked, so nothing is known of UDP beyond this machine")
+        }
     }
     asker.conclude(findings);
     for server in plan.servers.iter().filter(|server| server.relays) {
@@ -248,13 +256,15 @@ struct Asker {
     bind: Option<IpAddr>,
     /// For IPv4 and for IPv6.
     sockets: [Option<UdpSocket>; 2],
+    /// Something was sent to one.
+    asked: bool,
     /// Whom was asked, from where, and what was answered.
     answers: Vec<(SocketAddr, SocketAddr, SocketAddr)>,
 }
 
 impl Asker {
     fn new(bind: Option<IpAddr>) -> Asker {
-        Asker { bind, sockets: [None, None], answers: Vec::new() }
+        Asker { bind, sockets: [None, None], asked: false, answers: Vec::new() }
     }
 
     /// Our address as the server sees it, and how long it took.
@@ -298,6 +308,7 @@ impl Asker {
         let since = Instant::now();
         for limit in ANSWER_LIMITS {
             socket.send_to(&request.raw, to).await.map_err(unsent)?;
+            self.asked = true;
             if let Ok(mapped) = timeout(limit, answer(socket, &request)).await {
                 let mapped = mapped?;
                 self.answers.push((to, from, mapped));

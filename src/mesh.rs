@@ -97,6 +97,11 @@ impl Mesh {
 }
 
 impl MeshStream {
+    /// Our id.
+    pub fn id(&self) -> PeerId {
+        self.shared.id
+    }
+
     /// A handle, of which there may be any number.
     pub fn handle(&self) -> MeshHandle {
         MeshHandle { shared: self.shared.clone() }
@@ -104,6 +109,11 @@ impl MeshStream {
 }
 
 impl MeshSink {
+    /// Our id.
+    pub fn id(&self) -> PeerId {
+        self.shared.id
+    }
+
     /// A handle, of which there may be any number.
     pub fn handle(&self) -> MeshHandle {
         MeshHandle { shared: self.shared.clone() }
@@ -364,7 +374,7 @@ impl MeshBuilder {
         self
     }
 
-    /// How many peers there may be, connected or not. Default 128: each costs some 300 KiB and a socket for each
+    /// How many peers there may be, connected or not. Default 128: each costs some 500 KiB and a socket for each
     /// address of this machine, and in a full mesh everyone sends everything to everyone.
     pub fn max_peers(mut self, peers: usize) -> Self {
         self.max_peers = peers;

@@ -221,12 +221,37 @@ impl fmt::Display for ConnectionReport {
             (None, _) => write!(f, "{}: {}", self.stage, self.tried())?,
         }
         let StageTimes { signaling, ice, dtls, channels } = self.times;
-        let [signaling, ice, dtls, channels] =
-            [signaling, ice, dtls, channels].map(|time| time.as_secs_f64());
-        write!(
-            f,
-            "; {signaling:.1} s of signalling, {ice:.1} s of ICE, {dtls:.1} s of DTLS, {channels:.1} s for the channels"
-        )
+        let [signaling, ice, dtls, channels] = [signaling, ice, dtls, channels].map(Short);
+        write!(f, "; {signaling} of signalling, {ice} of ICE, {dtls} of DTLS, {channels} for the channels")
+    }
+}
+
+/// Milliseconds below a second, else seconds.
+struct Short(Duration);
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            time if time < Duration::from_secs(1) => write!(f, "{} ms", time.as_millis()),
+            time => write!(f, "{:.1} s", time.as_secs_f64()),
+        }
+    }
+}
+
+/// With the address: not for a log that strangers read.
+impl fmt::Display for Candidate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            Some(address) => write!(f, "{} {address}", self.kind),
+            None => write!(f, "{} behind a name", self.kind),
+        }
+    }
+}
+
+/// With the addresses: not for a log that strangers read.
+impl fmt::Display for CandidatePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}, {}", self.local, self.remote, self.state)
     }
 }
 
