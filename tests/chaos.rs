@@ -65,7 +65,7 @@ fn play(seeds: Range<u64>) {
     for (what, mut times) in [("full", healed), ("packets flow", flowing)] {
         times.sort_unstable();
         let late = times.iter().filter(|time| **time > HEALING).count();
-        assert!(late <= times.len() / 10, "{what}: {late} of {} late", times.len());
+        assert!(late <= times.len().div_ceil(10), "{what}: {late} of {} late", times.len());
         if let (Some(middle), Some(worst)) = (times.get(times.len() / 2), times.last()) {
             println!(
                 "{} games, healed: {what} after {middle:?}, in the slowest after {worst:?}",
