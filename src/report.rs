@@ -344,10 +344,16 @@ mod tests {
             ..ConnectionReport::new()
         };
         assert!(
-            report.to_string().starts_with("connected for 2.5 s, direct, host to host; 0.0 s of"),
+            report.to_string().starts_with("connected for 2.5 s, direct, host to host; 0 ms of"),
             "{report}"
         );
         report.pairs[0].remote.kind = CandidateKind::Relay;
         assert!(report.to_string().starts_with("connected for 2.5 s, relayed, host to relay;"), "{report}");
+        report.times.add(Stage::Ice, Duration::from_millis(21));
+        report.times.add(Stage::Dtls, Duration::from_millis(3100));
+        assert!(
+            report.to_string().contains("; 0 ms of signalling, 21 ms of ICE, 3.1 s of DTLS, "),
+            "{report}"
+        );
     }
 }
