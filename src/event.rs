@@ -52,8 +52,8 @@ pub enum MeshEvent {
         dropped: u64,
     },
 
-    /// A connected peer has gone silent: nothing of ICE was heard for 3 s, or it has answered neither ICE nor the control
-    /// channel for 5 s. Data is no sign, as a reader may sleep. The peer is kept for the grace time
+    /// A connected peer has gone silent: nothing of it was heard for 3 s, or it has answered neither ICE nor the control
+    /// channel for 5 s. That no data comes is no sign, as it may have none. The peer is kept for the grace time
     /// ([`MeshBuilder::grace`](crate::MeshBuilder::grace)), in which a mesh that was [joined](crate::MeshBuilder::join)
     /// restarts ICE: either `PeerRecovered` or `PeerDisconnected` follows.
     PeerUnstable(PeerId),

@@ -93,6 +93,7 @@ fn what_is_to_be_sent_does_not_wait_for_the_end_of_a_flood() {
         let nonsense = SignalingEvent::Signal { from: id(9), signal: Signal::Description(nonsense) };
         events.extend(std::iter::repeat_n(nonsense, 100_000));
         let left = Arc::new(AtomicUsize::new(events.len()));
+        // Unbounded: it holds what little the mesh sends, and the test ends.
         let (sent, mut heard) = mpsc::unbounded_channel();
         let flood = Scripted { events: events.into_iter(), left: left.clone(), sent, send_hangs: |_| false };
         let config = network.peer("1");
@@ -128,6 +129,7 @@ fn closing_waits_for_hanging_signalling_no_longer_than_the_farewell_time() {
     for attempt_limit in [Duration::from_secs(8), Duration::MAX] {
         simulated(5, |network| async move {
             let events = vec![SignalingEvent::PeerJoined { peer: id(2), we_offer: true }].into_iter();
+            // Unbounded, as above.
             let (sent, mut heard) = mpsc::unbounded_channel();
             let hangs = Scripted { events, left: Arc::default(), sent, send_hangs: |_| true };
             let config = network.peer("1");
@@ -200,6 +202,7 @@ fn another_offer_of_a_foreign_peer_is_out_of_turn_on_the_same_connection() {
 fn signalling_that_comes_and_goes_is_reported_once_each_time_and_links_stay() {
     promise(async {
         let hub = Hub::new();
+        // Unbounded: the test puts a few events into it.
         let (inject, events) = mpsc::unbounded_channel();
         let mut one = builder().join(Injected { hub: hub.join(), events }).await.unwrap();
         let mut two = builder().join(hub.join()).await.unwrap();
@@ -234,6 +237,7 @@ fn signalling_that_comes_and_goes_is_reported_once_each_time_and_links_stay() {
 fn a_peer_that_has_returned_keeps_its_link_or_is_connected_if_it_has_none() {
     promise(async {
         let hub = Hub::new();
+        // Unbounded: the test puts a few events into it.
         let (inject, events) = mpsc::unbounded_channel();
         let mut one = builder().join(Injected { hub: hub.join(), events }).await.unwrap();
         let mut two = builder().join(hub.join()).await.unwrap();

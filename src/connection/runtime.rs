@@ -707,12 +707,6 @@ mod tests {
     use super::super::handshake::APPLICATION_DATA;
     use super::*;
 
-    fn record(kind: u8, epoch: u8, message: u8) -> Vec<u8> {
-        let mut datagram = vec![0; 40];
-        (datagram[0], datagram[4], datagram[18]) = (kind, epoch, message);
-        datagram
-    }
-
     #[test]
     fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {
         let progress = Progress::default();
@@ -731,7 +725,7 @@ mod tests {
         }
         progress.sends(&INDICATION);
         assert!(turns(), "a check tells nothing");
-        progress.sends(&record(APPLICATION_DATA, 1, 0));
+        progress.sends(&[APPLICATION_DATA]);
         assert!(!turns(), "the link is direct");
         progress.sends(&[0, 0x16, 0, 0]);
         assert!(turns());
