@@ -49,6 +49,7 @@ pub use signals::SignalStream;
 use crate::error::{ConnectionError, IceServerError};
 use crate::event::Stage;
 use crate::report::{CandidatePair, ConnectionReport};
+pub(crate) use clock::Held;
 use clock::{Clock, Remote};
 #[cfg(feature = "ws")]
 pub(crate) use description::MAX_SDP_BYTES;

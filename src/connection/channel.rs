@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::ReusableBoxFuture;
 use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
-use super::clock::Clock;
+use super::clock::{Clock, Held};
 use super::runtime::Progress;
 use crate::bell::Bell;
 
@@ -196,17 +196,13 @@ impl Channel {
         self.is_sending
     }
 
-    /// Whether the clock of the connection is never ahead of time.
-    pub(crate) fn is_steady(&self) -> bool {
-        self.clock.is_steady()
-    }
-
-    /// SCTP holds so much of what it must deliver, and something of that was acknowledged, or not; and so much of what
-    /// may be lost; on all channels.
-    pub(crate) fn tell_held(&self, lasting_bytes: usize, headway: bool, fleeting_bytes: usize) {
-        if self.clock.held(lasting_bytes, headway, fleeting_bytes) {
+    /// What SCTP holds, on all channels. Tells whether it has given up.
+    pub(crate) fn tell_held(&self, held: Held) -> bool {
+        let verdict = self.clock.held(held);
+        if verdict.hurries {
             self.progress.nudge();
         }
+        verdict.given_up
     }
 
     /// How many bytes SCTP has taken.

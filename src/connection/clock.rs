@@ -57,6 +57,18 @@ const JUST_ANSWERED: Duration = Duration::from_millis(1200);
 const BUDGET_RESUMED: Duration = Duration::from_secs(31);
 /// For so many looks with headway.
 const RESUMED: u8 = 16;
+/// And all that is left, when the remote answers again for this long, and nothing makes headway: then either one of the
+/// last tries arrives, or SCTP has [given up](GIVEN_UP).
+const TRIED: Duration = Duration::from_secs(4);
+
+/// When SCTP is taken to have given up: when by its clock it has held something for this long, and was done with nothing.
+/// Its sixth expiration in a row comes after 63 s at the usual second, and after 150 s if the first took more than two.
+/// Then it sends nothing any more, and tells nobody (`rtc-sctp` only logs it, as ICE is expected to notice).
+const GIVEN_UP: Duration = Duration::from_secs(150);
+/// Or for this long of true time, when the clock could have been ahead: it was slow to make sure.
+const GIVEN_UP_SLOWLY: Duration = Duration::from_secs(45);
+/// And all the time, this long at the least, the remote has answered.
+const GIVEN_UP_REACHED: Duration = Duration::from_secs(8);
 /// It answers: ICE asks it every second.
 const ANSWERED: Duration = Duration::from_millis(2500);
 
@@ -77,6 +89,26 @@ const SILENT_AFTER: Duration = Duration::from_secs(3);
 const MAX_ASKED: usize = 256;
 
 const UNIT: u64 = 1024;
+
+/// What SCTP holds, on all channels, and what has become of it since it was looked last.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Held {
+    /// Of what it must deliver, and whether something of that was acknowledged.
+    pub(crate) lasting_bytes: usize,
+    pub(crate) headway: bool,
+    /// Of what may be lost, and whether it is done with something of that: it has arrived, or was given up.
+    pub(crate) fleeting_bytes: usize,
+    pub(crate) moves: bool,
+}
+
+/// What follows from what SCTP holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// The driver may sleep for too long, as the clock goes faster from now on.
+    pub(super) hurries: bool,
+    /// [It has given up](GIVEN_UP).
+    pub(super) given_up: bool,
+}
 
 /// A clock, and the time that it goes by. All instants that it takes are of the true time.
 #[derive(Debug)]
@@ -115,6 +147,8 @@ struct State {
     /// Data has come since it was looked what it holds.
     heard_data: bool,
     answered: Option<Instant>,
+    /// Since when it answers, without a pause of [`NO_ANSWER`].
+    answers: Option<Instant>,
     /// Who the remote is, once all channels are open.
     remote: Option<Remote>,
     /// ICE looks for another way.
@@ -126,6 +160,8 @@ struct State {
     resumes: bool,
     /// Since when, in true time and by the clock, SCTP holds something and has made no headway.
     waits: Option<(Instant, Instant)>,
+    /// The same, and of what may be lost it was done with nothing either.
+    stuck: Option<(Instant, Instant)>,
     /// How many looks with headway there were since a silence, up to [`RESUMED`].
     calm: u8,
     /// It is to be set forward; and how many times it was, since there was headway.
@@ -231,10 +267,10 @@ impl Clock {
         self.change(self.true_now(), |state| state.searching = searching);
     }
 
-    /// What SCTP holds of what it must deliver, whether something of that was acknowledged, and what it holds of what may
-    /// be lost. Of the latter, that the remote answers and says something itself is sign enough. Tells whether the driver
-    /// may sleep for too long, as the clock goes faster from now on.
-    pub(super) fn held(&self, lasting_bytes: usize, headway: bool, fleeting_bytes: usize) -> bool {
+    /// What SCTP holds. If it is only what may be lost, that the remote answers and says something itself is sign enough
+    /// of headway.
+    pub(super) fn held(&self, held: Held) -> Verdict {
+        let Held { lasting_bytes, headway, fleeting_bytes, moves } = held;
         let now = self.true_now();
         let mut state = self.lock();
         let was_fast = state.fast_until > now;
@@ -255,11 +291,15 @@ impl Clock {
                 state.stuck_after = BUDGET_ANSWERED;
                 state.waits = None;
             }
+            if headway || moves || !state.owing {
+                state.stuck = None;
+            }
             if state.owing {
                 state.waits.get_or_insert((now, now + state.ahead));
+                state.stuck.get_or_insert((now, now + state.ahead));
             }
         });
-        !was_fast && state.fast_until > now
+        Verdict { hurries: !was_fast && state.fast_until > now, given_up: state.has_given_up(now) }
     }
 
     /// The remote asks something.
@@ -332,12 +372,14 @@ impl State {
             owing: false,
             heard_data: false,
             answered: None,
+            answers: None,
             remote: None,
             searching: false,
             steady: false,
             heard: now,
             resumes: false,
             waits: None,
+            stuck: None,
             calm: RESUMED,
             leap: false,
             leaps: 0,
@@ -364,21 +406,41 @@ impl State {
     }
 
     fn answer(&mut self, now: Instant) {
-        if self.answered.is_some_and(|before| now.saturating_duration_since(before) >= NO_ANSWER) {
-            self.resume(now);
+        if self.answered.is_none_or(|before| now.saturating_duration_since(before) >= NO_ANSWER) {
+            self.answers = Some(now);
+            if self.answered.is_some() {
+                self.resume(now);
+            }
         }
         self.answered = Some(now);
     }
 
+    /// For how long the remote has answered, without a pause, while SCTP held what [`stuck`](State::stuck) says.
+    fn reached(&self, stuck: Option<(Instant, Instant)>, now: Instant) -> Option<Duration> {
+        let (since, answers) = (stuck?.0, self.answers?);
+        let answers_still = now.saturating_duration_since(self.answered?) < NO_ANSWER;
+        answers_still.then(|| now.saturating_duration_since(since.max(answers)))
+    }
+
+    /// Whether SCTP has given up, as far as can be told.
+    fn has_given_up(&self, now: Instant) -> bool {
+        let (Some((_, since)), Some(reached)) = (self.stuck, self.reached(self.stuck, now)) else { return false };
+        let by_the_clock = (now + self.ahead).saturating_duration_since(since);
+        reached >= GIVEN_UP_REACHED
+            && (by_the_clock >= GIVEN_UP || !self.steady && reached >= GIVEN_UP_SLOWLY)
+    }
+
     /// The remote could not be reached for a while, and now it can.
     fn resume(&mut self, now: Instant) {
-        // Not for nothing, or there are no tries left when needed.
-        let waits = self.waits.is_some_and(|(since, _)| now.saturating_duration_since(since) >= SILENCE);
-        if self.remote.is_none() || !waits {
+        if self.remote.is_none() {
             return;
         }
-        self.calm = 0;
-        self.leap |= self.leaps < LEAPS;
+        // Not for nothing, or there are no tries left when needed.
+        if self.waits.is_some_and(|(since, _)| now.saturating_duration_since(since) >= SILENCE) {
+            self.calm = 0;
+            self.leap |= self.leaps < LEAPS;
+        }
+        // But what the remote sends again is to be acknowledged in any case.
         if self.resumed.is_none_or(|last| now.saturating_duration_since(last) >= RESUMES_EVERY) {
             self.resumed = Some(now);
             self.resumes = true;
@@ -442,9 +504,11 @@ impl State {
         let answered = left(self.answered, ANSWERED);
         let owing = if self.owing { answered } else { Duration::ZERO };
         let just = left(self.answered, JUST_ANSWERED);
+        let tried = || self.reached(self.waits, from).is_some_and(|reached| reached >= TRIED);
         let budget = match (just.is_zero(), self.calm < RESUMED) {
             (true, _) => BUDGET,
             (false, false) => BUDGET_ANSWERED,
+            (false, true) if self.remote == Some(Remote::Member) && tried() => GIVEN_UP,
             (false, true) => BUDGET_RESUMED,
         };
         let budget = budget.saturating_sub(self.gained);
@@ -473,6 +537,9 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const S: fn(u64) -> Duration = Duration::from_secs;
+
+    const ACKNOWLEDGED: Held = Held { lasting_bytes: 500, headway: true, fleeting_bytes: 0, moves: false };
+    const STUCK: Held = Held { headway: false, ..ACKNOWLEDGED };
 
     /// Open, with a round trip of 40 ms, and something to send.
     fn busy(remote: Remote) -> (State, Instant) {
@@ -592,13 +659,13 @@ mod tests {
         assert_eq!(leap_when_heard(S(10)), S(5) + S(5));
         assert_eq!(leap_when_heard(S(20)), S(25) + S(5), "the second time");
         assert_eq!(leap_when_heard(S(30)), S(0), "not a third, without headway");
-        clock.held(500, true, 0);
+        clock.held(ACKNOWLEDGED);
         waits_since(Some(start + S(40)));
         assert_eq!(leap_when_heard(S(100)), RTO_MAX);
-        clock.held(500, true, 0);
+        clock.held(ACKNOWLEDGED);
         clock.search(true);
         assert_eq!(leap_when_heard(S(110)), S(0));
-        clock.held(0, true, 0);
+        clock.held(Held { lasting_bytes: 0, ..ACKNOWLEDGED });
         clock.search(false);
         assert_eq!(leap_when_heard(S(111)), S(0), "what waited was acknowledged while ICE looked for a way");
     }
@@ -639,6 +706,68 @@ mod tests {
         assert!(state.fast_for(start).is_zero() && !state.becomes_stuck(start + S(1)));
     }
 
+    /// When SCTP is said to have given up, if the remote answers each second, and nothing is acknowledged any more.
+    fn given_up_after(remote: Remote, silence: bool, change: impl Fn(&mut State, Duration)) -> Duration {
+        let (mut state, start) = busy(remote);
+        state.answer(start);
+        let mut time = Duration::ZERO;
+        loop {
+            let now = start + time;
+            state.change(now, |state| {
+                (state.owing, state.traffic) = (true, Some(now));
+                state.waits.get_or_insert((now, now + state.ahead));
+                state.stuck.get_or_insert((now, now + state.ahead));
+                if time.subsec_millis() == 0 {
+                    state.answer(now);
+                }
+                if silence && time == S(2) {
+                    state.resume(now);
+                }
+                change(state, time);
+            });
+            if state.has_given_up(now) {
+                return time;
+            }
+            time += MS(250);
+        }
+    }
+
+    #[test]
+    fn sctp_has_given_up_when_its_tries_must_be_over_and_the_remote_has_answered_all_the_time() {
+        let after = |remote, silence| given_up_after(remote, silence, |_, _| {});
+        assert!((S(10)..S(16)).contains(&after(Remote::Member, true)), "{:?}", after(Remote::Member, true));
+        assert_eq!(after(Remote::Member, false), GIVEN_UP_SLOWLY, "the tries are not spent");
+        assert_eq!(after(Remote::Stranger, true), GIVEN_UP_SLOWLY);
+        let steady = given_up_after(Remote::Member, true, |state, _| state.steady = true);
+        assert_eq!(steady, GIVEN_UP);
+        let headway = given_up_after(Remote::Member, false, |state, time| {
+            if time == S(40) {
+                state.stuck = None;
+            }
+        });
+        assert!(headway > S(84), "{headway:?}");
+        let silent = given_up_after(Remote::Member, false, |state, time| {
+            if time < S(100) {
+                (state.answers, state.answered) = (None, None);
+            }
+        });
+        assert!(silent >= S(100) + GIVEN_UP_REACHED, "{silent:?}");
+    }
+
+    #[test]
+    fn who_answers_and_acknowledges_nothing_is_told_of() {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        clock.change(start, |state| state.answer(start));
+        assert!(!clock.held(STUCK).given_up);
+        clock.change(start, |state| {
+            let long_ago = start - S(200);
+            state.stuck = Some((long_ago, long_ago));
+            (state.answers, state.answered) = (Some(long_ago), Some(start));
+        });
+        assert!(clock.held(STUCK).given_up);
+        assert!(!clock.held(Held { moves: true, ..STUCK }).given_up, "it is done with something");
+    }
+
     #[test]
     fn the_clock_never_goes_back_even_if_somebody_comes_late_with_its_time() {
         let (clock, start) = clock(|state| {
@@ -653,8 +782,8 @@ mod tests {
     #[test]
     fn what_may_be_lost_makes_headway_when_the_remote_says_something_and_answers() {
         let (clock, start) = clock(|state| state.gained = S(5));
-        let gained = |fleeting| {
-            clock.held(0, false, fleeting);
+        let gained = |fleeting_bytes| {
+            clock.held(Held { fleeting_bytes, ..Held::default() });
             clock.lock().gained
         };
         assert_eq!(gained(100), S(5));

@@ -33,7 +33,7 @@
 //!   clock runs ahead while it has something to do ([`Clock`]).
 //! * **The last try.** SCTP gives up for good when a packet was lost six times in a row, and after a cut it has one or
 //!   two tries left. So the first datagrams that leave then, and when the clock has spent more of its budget than usual,
-//!   are sent again as those of the opening are.
+//!   are sent again as those of the opening are. And for a while so is what acknowledges the other side's tries.
 //! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
 //!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
 //!   (RFC 6347 section 4.1.2.6).
@@ -94,6 +94,11 @@ const OPENING: Duration = Duration::from_secs(2);
 /// How many of the first after a silence: what SCTP sends again, and what it acknowledges.
 const RESUMING: u8 = 6;
 const RESUMING_FOR: Duration = Duration::from_secs(2);
+/// For how long the other side may be at its last tries, what it sends then comes after a pause, and how many datagrams
+/// acknowledge it.
+const RECOVERY: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(400);
+const ACKNOWLEDGING: u8 = 2;
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -170,6 +175,9 @@ pub(super) struct Progress {
     /// How many of the next are, after a silence, and until when.
     resuming: AtomicU8,
     resuming_until: Mutex<Option<Instant>>,
+    /// There was such a silence within [`RECOVERY`]; until when it counts, and when data was heard last.
+    recovers: AtomicBool,
+    recovery: Mutex<Option<(Instant, Option<Instant>)>>,
     /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
     closing: AtomicBool,
     /// The driver has ended.
@@ -211,6 +219,26 @@ impl Progress {
     fn resume(&self, now: Instant) {
         *lock(&self.resuming_until) = Some(now + RESUMING_FOR);
         self.resuming.store(RESUMING, Ordering::Relaxed);
+        *lock(&self.recovery) = Some((now + RECOVERY, None));
+        self.recovers.store(true, Ordering::Relaxed);
+    }
+
+    /// Data is here. After a pause it may be one of the other side's last tries, and what acknowledges it is not to be
+    /// lost.
+    fn hears_data(&self, now: impl Fn() -> Instant) {
+        if !self.recovers.load(Ordering::Relaxed) {
+            return;
+        }
+        let (now, mut recovery) = (now(), lock(&self.recovery));
+        let Some((_, heard)) = recovery.as_mut().filter(|(until, _)| now < *until) else {
+            self.recovers.store(false, Ordering::Relaxed);
+            return;
+        };
+        let before = heard.replace(now);
+        if before.is_some_and(|before| now.saturating_duration_since(before) >= PAUSE) {
+            *lock(&self.resuming_until) = Some(now + RESUMING_FOR);
+            self.resuming.fetch_max(ACKNOWLEDGING, Ordering::Relaxed);
+        }
     }
 
     /// Whether this datagram is one of the first after a silence; or of SCTP's opening, or a hello, as far as can be told
@@ -622,7 +650,10 @@ impl Socket {
     fn heard(&self, content: &Content<'_>) {
         let clock = &self.watched.clock;
         match content {
-            Content::Data(_) => clock.heard_data(),
+            Content::Data(_) => {
+                clock.heard_data();
+                self.progress.hears_data(|| self.runtime.now());
+            }
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
             // Others are a STUN server's, or nobody's.
             Content::Check(_, check) if check.class == SUCCESS => {
@@ -729,6 +760,32 @@ mod tests {
         assert!(!turns(), "the link is direct");
         progress.sends(&[0, 0x16, 0, 0]);
         assert!(turns());
+    }
+
+    #[test]
+    fn after_a_silence_and_after_each_pause_that_follows_what_leaves_is_sent_again() {
+        let (progress, start) = (Progress::default(), Instant::now());
+        progress.set_open(start);
+        // How many of ten datagrams are.
+        let repeated = |millis| {
+            let now = start + Duration::from_millis(millis);
+            (0..10).filter(|_| progress.repeats_data(100, || now)).count()
+        };
+        let hears = |millis| progress.hears_data(|| start + Duration::from_millis(millis));
+        assert_eq!(repeated(10_000), 0);
+        hears(10_000);
+        progress.resume(start + Duration::from_secs(11));
+        assert_eq!(repeated(11_500), usize::from(RESUMING));
+        for millis in (12_000..13_000).step_by(100) {
+            hears(millis);
+            assert_eq!(repeated(millis + 10), 0, "no pause");
+        }
+        hears(13_400);
+        assert_eq!(repeated(13_410), usize::from(ACKNOWLEDGING));
+        hears(14_000);
+        assert_eq!(repeated(16_500), 0, "too late");
+        hears(42_000);
+        assert_eq!(repeated(42_000), 0, "long after the silence");
     }
 
     #[test]

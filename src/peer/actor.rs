@@ -308,7 +308,6 @@ impl Running {
             }
             Effect::Recovered => {
                 self.connection.0.set_silent(false);
-                self.channels.reached_again();
                 self.ears.report(Report::Recovered).await;
             }
             Effect::Relay { to, body } => self.ears.report(Report::Relay { to, body }).await,

@@ -14,7 +14,7 @@ use tokio::time::{Duration, Instant, Sleep};
 
 use super::control::{Frame, FrameError, cost};
 use super::gauges::Gauges;
-use super::headway::{GIVEN_UP, GIVEN_UP_STEADILY, Headway, Held};
+use super::headway::Headway;
 use super::outbox::Outbox;
 use super::pace::Pace;
 use crate::connection::{
@@ -200,11 +200,6 @@ impl Channels {
         self.paces.iter_mut().for_each(|(pace, _)| pace.set_round_trip(time));
     }
 
-    /// The remote could not be reached until now.
-    pub(crate) fn reached_again(&mut self) {
-        self.headway.reached_again();
-    }
-
     /// Says something on the control channel, after what was said before.
     pub(crate) fn say(&mut self, frame: Frame) {
         let is_relay = |frame: &Frame| matches!(frame, Frame::Relay { .. } | Frame::Relayed { .. });
@@ -338,11 +333,8 @@ impl Channels {
         let handed = [[0, CONTROL], [1, 2]]
             .map(|pair| pair.into_iter().map(|channel| self.channels[channel].handed_bytes()).sum());
         loop {
-            let Held { lasting_bytes, headway, fleeting_bytes, stuck } =
-                std::task::ready!(self.headway.poll(&self.held, handed, cx));
-            self.channels[CONTROL].tell_held(lasting_bytes, headway, fleeting_bytes);
-            let limit = if self.channels[CONTROL].is_steady() { GIVEN_UP_STEADILY } else { GIVEN_UP };
-            if stuck >= limit {
+            let held = std::task::ready!(self.headway.poll(&self.held, handed, cx));
+            if self.channels[CONTROL].tell_held(held) {
                 return Poll::Ready(Happening::GivenUp);
             }
         }
