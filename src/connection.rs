@@ -22,6 +22,7 @@ mod servers;
 mod setup;
 mod signals;
 mod stun;
+mod timer;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -173,6 +173,7 @@ mod connection;
 mod error;
 mod event;
 mod id;
+mod in_place;
 mod mesh;
 mod packet;
 mod peer;

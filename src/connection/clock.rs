@@ -424,7 +424,9 @@ impl State {
 
     /// Whether SCTP has given up, as far as can be told.
     fn has_given_up(&self, now: Instant) -> bool {
-        let (Some((_, since)), Some(reached)) = (self.stuck, self.reached(self.stuck, now)) else { return false };
+        let (Some((_, since)), Some(reached)) = (self.stuck, self.reached(self.stuck, now)) else {
+            return false;
+        };
         let by_the_clock = (now + self.ahead).saturating_duration_since(since);
         reached >= GIVEN_UP_REACHED
             && (by_the_clock >= GIVEN_UP || !self.steady && reached >= GIVEN_UP_SLOWLY)

@@ -69,6 +69,8 @@ use super::ice_server::Host;
 use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
 use super::stun::{DATA, REQUEST, SEND, SUCCESS};
+use super::timer::Timers;
+use crate::in_place::InPlace;
 
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
 const HURRY: Duration = Duration::from_millis(1);
@@ -117,6 +119,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// A runtime for one connection.
 pub(super) struct ConnectionRuntime {
     base: Arc<dyn Runtime>,
+    timers: Timers,
     progress: Arc<Progress>,
     on_end: OnEnd,
     watched: Watched,
@@ -330,6 +333,7 @@ impl ConnectionRuntime {
     ) -> ConnectionRuntime {
         let names: Boxed<'static, _> = Box::pin(resolve_all(base.clone(), watched.clone()));
         ConnectionRuntime {
+            timers: Timers::new(base.clone()),
             base,
             progress,
             on_end,
@@ -353,10 +357,11 @@ impl Runtime for ConnectionRuntime {
         }
         // The first task is the driver.
         let end = End(self.progress.clone(), self.on_end.clone());
-        self.base.spawn(Box::pin(async move {
+        let driver = InPlace::new(Box::pin(async move {
             let _end = end;
             future.await;
-        }))
+        }));
+        self.base.spawn(Box::pin(driver))
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -422,7 +427,7 @@ impl Runtime for ConnectionRuntime {
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
-        self.base.sleep(self.hurried(turn.sleep))
+        self.timers.sleep(self.hurried(turn.sleep))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
