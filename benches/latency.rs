@@ -33,7 +33,12 @@ const BATCH: usize = 500;
 
 fn main() {
     let asked = Asked::from_args();
-    let runtime = Runtime::new().expect("a runtime");
+    let runtime = if std::env::var_os("CT").is_some() {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()
+    } else {
+        Runtime::new()
+    }
+    .expect("a runtime");
     let head =
         ["ping-pong 64 B", "mesh p50 µs", "bare p50 µs", "ratio", "mesh p99 µs", "bare p99 µs", "ratio"];
     let mut table = Table::new(&head);
@@ -43,8 +48,20 @@ fn main() {
         let count = asked.times(BATCH) as u64;
         let pairs = in_turn(
             asked.times(PAIRS),
-            || p50_and_p99(&runtime, count, mode, &mut mesh),
-            || p50_and_p99(&runtime, count, mode, &mut bare),
+            || {
+                if std::env::var("ONLY").is_ok_and(|w| w == "bare") {
+                    [1.0; 2]
+                } else {
+                    p50_and_p99(&runtime, count, mode, &mut mesh)
+                }
+            },
+            || {
+                if std::env::var("ONLY").is_ok_and(|w| w == "mesh") {
+                    [1.0; 2]
+                } else {
+                    p50_and_p99(&runtime, count, mode, &mut bare)
+                }
+            },
         );
         let figures = [0, 1].map(|at| [pairs.mesh[at], pairs.bare[at], pairs.ratio[at]]);
         table.row(name, figures.concat());

@@ -13,6 +13,7 @@ mod clock;
 mod config;
 mod content;
 mod description;
+mod driver;
 mod handshake;
 mod ice_server;
 mod negotiation;
@@ -54,6 +55,8 @@ pub(crate) use clock::Held;
 use clock::{Clock, Remote};
 #[cfg(feature = "ws")]
 pub(crate) use description::MAX_SDP_BYTES;
+use driver::Driver;
+pub(crate) use driver::Taken;
 use ice_server::Server;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
@@ -82,6 +85,8 @@ struct Inner {
     negotiation: Mutex<Negotiation>,
     /// The first to close does it; the others wait.
     closing: AtomicBool,
+    /// Unless it is to run where the configuration says.
+    driver: Option<Arc<Driver>>,
     runtime: tokio::runtime::Handle,
 }
 
@@ -331,6 +336,7 @@ impl PeerConnection {
                 shared,
                 negotiation: Mutex::default(),
                 closing: AtomicBool::new(false),
+                driver: config.runtime.is_none().then(|| runtime.driver().clone()),
                 runtime: tokio,
             }),
         };
@@ -505,6 +511,11 @@ impl PeerConnection {
     /// Whether its clock is never ahead of time, as its packets have lifetimes.
     pub(crate) fn is_steady(&self) -> bool {
         self.inner.shared.clock.is_steady()
+    }
+
+    /// Takes the driver along, which then runs where it is polled.
+    pub(crate) fn take_driver(&self) -> Option<Taken> {
+        self.inner.driver.as_ref()?.take()
     }
 
     /// Channels that the remote opened beyond the agreed ones, and that were closed.

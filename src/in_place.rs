@@ -45,8 +45,17 @@ impl Wake for Wire {
 
 impl<F: Future + Unpin> InPlace<F> {
     pub(crate) fn new(future: F) -> InPlace<F> {
-        let wire = Arc::new(Wire { state: AtomicU8::new(RESTS), task: AtomicWaker::new() });
+        let wire = Arc::new(Wire { state: AtomicU8::new(WOKEN), task: AtomicWaker::new() });
         InPlace { future, waker: Waker::from(wire.clone()), wire }
+    }
+
+    /// Polls it, if it was woken since it was pending.
+    pub(crate) fn poll_if_woken(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.wire.task.register(cx.waker());
+        if self.wire.state.load(Ordering::Acquire) == RESTS {
+            return Poll::Pending;
+        }
+        Pin::new(self).poll(cx)
     }
 }
 

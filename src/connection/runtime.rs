@@ -64,13 +64,13 @@ use webrtc::runtime::{
 use super::checks::{CheckPace, Making};
 use super::clock::Clock;
 use super::content::{Content, Way};
+use super::driver::Driver;
 use super::handshake::{CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
 use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
 use super::stun::{DATA, REQUEST, SEND, SUCCESS};
 use super::timer::Timers;
-use crate::in_place::InPlace;
 
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
 const HURRY: Duration = Duration::from_millis(1);
@@ -120,6 +120,7 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct ConnectionRuntime {
     base: Arc<dyn Runtime>,
     timers: Timers,
+    driver: Arc<Driver>,
     progress: Arc<Progress>,
     on_end: OnEnd,
     watched: Watched,
@@ -334,6 +335,7 @@ impl ConnectionRuntime {
         let names: Boxed<'static, _> = Box::pin(resolve_all(base.clone(), watched.clone()));
         ConnectionRuntime {
             timers: Timers::new(base.clone()),
+            driver: Arc::default(),
             base,
             progress,
             on_end,
@@ -342,6 +344,11 @@ impl ConnectionRuntime {
             sockets: AtomicUsize::new(0),
             driver_spawned: AtomicBool::new(false),
         }
+    }
+
+    /// The driver, once it is spawned.
+    pub(super) fn driver(&self) -> &Arc<Driver> {
+        &self.driver
     }
 
     /// How many UDP sockets were bound.
@@ -357,7 +364,7 @@ impl Runtime for ConnectionRuntime {
         }
         // The first task is the driver.
         let end = End(self.progress.clone(), self.on_end.clone());
-        let driver = InPlace::new(Box::pin(async move {
+        let driver = self.driver.spawned(Box::pin(async move {
             let _end = end;
             future.await;
         }));

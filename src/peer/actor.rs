@@ -3,17 +3,18 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use super::channels::{Channels, Delivery};
+use super::channels::{Channels, Delivery, Happening};
 use super::control::Frame;
 use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
 use crate::bell::Bell;
-use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection};
+use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection, Taken};
 use crate::metrics::Meter;
 use crate::packet::TransferMode;
 
@@ -51,6 +52,8 @@ impl Ears {
 #[derive(Debug)]
 struct Running {
     connection: ClosedOnDrop,
+    /// The connection's driver, from when packets may come.
+    driver: Option<Taken>,
     condition: watch::Receiver<Condition>,
     channels: Channels,
     state: State,
@@ -82,6 +85,18 @@ const PULSE: Duration = Duration::from_secs(2);
 async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<Duration> {
     until(at).await;
     connection.ice_round_trip()
+}
+
+fn poll_channels(
+    driver: &mut Option<Taken>,
+    channels: &mut Channels,
+    cx: &mut Context<'_>,
+) -> Poll<Happening> {
+    // First the driver, which brings what the channels have.
+    if driver.as_ref().is_some_and(|driver| driver.poll(cx).is_ready()) {
+        *driver = None;
+    }
+    channels.poll(cx)
 }
 
 /// A task that is aborted, or panics, closes its connection all the same.
@@ -158,6 +173,7 @@ impl Task {
         let (outbox, gauges) = (ears.outbox.clone(), ears.gauges.clone());
         let running = Running {
             connection: ClosedOnDrop(connection),
+            driver: None,
             condition,
             channels: Channels::new(channels, outbox, gauges, delivery, limits.window_bytes, limits.stall),
             state,
@@ -184,6 +200,8 @@ impl Running {
                 }
             }
         };
+        // What follows waits for the driver elsewhere.
+        self.driver = None;
         let report = self.ears.gauges.end();
         let exit = match exit {
             Exit::Failed(failure) => Exit::Failed(failure.with(report)),
@@ -224,7 +242,7 @@ impl Running {
             let rare = tokio::select! {
                 biased;
                 rare = rarely => rare,
-                happening = poll_fn(|cx| self.channels.poll(cx)) => return Input::Channels(happening),
+                happening = poll_fn(|cx| poll_channels(&mut self.driver, &mut self.channels, cx)) => return Input::Channels(happening),
             };
             match rare {
                 Rare::Leave => {
@@ -294,6 +312,7 @@ impl Running {
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open(self.state.remote_is_steady());
+                self.driver = self.connection.0.take_driver();
                 self.ears.gauges.set_connected();
                 self.channels.start_sending(credit);
                 self.pulse = Some(Instant::now());

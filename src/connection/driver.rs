@@ -1,0 +1,216 @@
+//! Where a connection's driver runs: as a task of its own, or, once there are packets, in the task of the peer.
+//!
+//! A datagram wakes the driver, and what it brings wakes the peer's task; what that sends wakes the driver. In two tasks
+//! each of those wakes goes through the scheduler, which lets three tasks in a row follow each other at once and wakes
+//! another thread for the fourth: on cores that rest, that is most of a round trip. In one task the two just follow each
+//! other. So the peer's task [takes](Driver::take) the driver while it waits, and when it lets go of it, to close for
+//! instance, the driver goes on [at home](Home).
+
+use std::fmt;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+
+use crate::in_place::InPlace;
+
+type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The driver, wherever it runs.
+#[derive(Default)]
+pub(super) struct Driver {
+    seat: Mutex<Seat>,
+    home: AtomicWaker,
+}
+
+#[derive(Default)]
+struct Seat {
+    /// `None` before it is spawned, and when it has ended.
+    driver: Option<InPlace<Boxed>>,
+    taken: bool,
+}
+
+/// The driver's own task, which ends with the driver. Dropping it ends the driver.
+pub(super) struct Home(Arc<Driver>);
+
+/// The driver, taken along. Dropped, it is at home again.
+pub(crate) struct Taken(Arc<Driver>);
+
+impl Driver {
+    /// What is to be spawned for it.
+    pub(super) fn spawned(self: &Arc<Driver>, driver: Boxed) -> Home {
+        self.seat().driver = Some(InPlace::new(driver));
+        Home(self.clone())
+    }
+
+    /// Takes it along, unless somebody has, or it has ended.
+    pub(super) fn take(self: &Arc<Driver>) -> Option<Taken> {
+        let mut seat = self.seat();
+        if seat.taken || seat.driver.is_none() {
+            return None;
+        }
+        seat.taken = true;
+        Some(Taken(self.clone()))
+    }
+
+    fn seat(&self) -> MutexGuard<'_, Seat> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Future for Home {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.home.register(cx.waker());
+        let mut seat = self.0.seat();
+        let Seat { driver: Some(driver), taken } = &mut *seat else { return Poll::Ready(()) };
+        if *taken {
+            return Poll::Pending;
+        }
+        // Should it panic, dropping this ends it.
+        std::task::ready!(Pin::new(driver).poll(cx));
+        let ended = seat.driver.take();
+        drop(seat);
+        drop(ended);
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        let driver = self.0.seat().driver.take();
+        drop(driver);
+    }
+}
+
+impl Taken {
+    /// Lets it run, if there is something to do for it. Ready when it has ended.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut seat = self.0.seat();
+        let ended = match &mut seat.driver {
+            None => return Poll::Ready(()),
+            // A panic of the driver is its own end, not that of whoever has taken it along.
+            Some(driver) => match catch_unwind(AssertUnwindSafe(|| driver.poll_if_woken(cx))) {
+                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Ready(())) => seat.driver.take(),
+                Err(_) => {
+                    tracing::error!("the driver of a connection has panicked");
+                    seat.driver.take()
+                }
+            },
+        };
+        drop(seat);
+        drop(ended);
+        self.0.home.wake();
+        Poll::Ready(())
+    }
+}
+
+impl fmt::Debug for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taken").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.0.seat().taken = false;
+        self.0.home.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::FutureExt as _;
+    use tokio::time::{Duration, timeout};
+
+    use super::*;
+
+    /// A driver that counts what it is told, and ends or panics at 100.
+    fn counting(told: tokio::sync::mpsc::UnboundedReceiver<u32>) -> (Arc<AtomicU32>, Boxed) {
+        let count = Arc::new(AtomicU32::new(0));
+        let (counted, mut told) = (count.clone(), told);
+        let driver = async move {
+            while let Some(more) = told.recv().await {
+                assert!(more < 1000, "on purpose");
+                if counted.fetch_add(more, Ordering::AcqRel) + more >= 100 {
+                    return;
+                }
+            }
+        };
+        (count, driver.boxed())
+    }
+
+    async fn counts(count: &AtomicU32, expected: u32) {
+        let counted = async {
+            while count.load(Ordering::Acquire) < expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(5), counted).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn it_runs_at_home_and_where_it_is_taken_and_at_home_again_and_loses_no_wake() {
+        let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+        let (count, driver) = counting(told);
+        let place = Arc::new(Driver::default());
+        let home = tokio::spawn(place.spawned(driver));
+        tell.send(1).unwrap();
+        counts(&count, 1).await;
+
+        let taken = place.take().unwrap();
+        assert!(place.take().is_none(), "once");
+        tell.send(1).unwrap();
+        (0..10).for_each(|_| assert!(tokio::task::yield_now().now_or_never().is_none()));
+        assert_eq!(count.load(Ordering::Acquire), 1, "it runs nowhere else");
+        let visit = tokio::spawn(poll_fn(move |cx| taken.poll(cx)));
+        counts(&count, 2).await;
+        tell.send(1).unwrap();
+        counts(&count, 3).await;
+
+        tell.send(1).unwrap();
+        visit.abort();
+        counts(&count, 4).await;
+        tell.send(96).unwrap();
+        timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
+        assert!(place.take().is_none(), "it has ended");
+    }
+
+    #[tokio::test]
+    async fn its_end_and_its_panic_are_its_own_and_end_its_task() {
+        for last in [100, 1000] {
+            let (tell, told) = tokio::sync::mpsc::unbounded_channel();
+            let (_, driver) = counting(told);
+            let place = Arc::new(Driver::default());
+            let home = tokio::spawn(place.spawned(driver));
+            let taken = place.take().unwrap();
+            tell.send(last).unwrap();
+            timeout(Duration::from_secs(5), poll_fn(|cx| taken.poll(cx))).await.unwrap();
+            timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn without_its_task_there_is_no_driver() {
+        let place = Arc::new(Driver::default());
+        let alive = Arc::new(());
+        let held = alive.clone();
+        let home = place.spawned(Box::pin(async move {
+            let _held = held;
+            pending::<()>().await;
+        }));
+        let taken = place.take().unwrap();
+        assert!(poll_fn(|cx| Poll::Ready(taken.poll(cx))).await.is_pending());
+        drop(home);
+        assert_eq!(Arc::strong_count(&alive), 1);
+        assert!(poll_fn(|cx| Poll::Ready(taken.poll(cx))).await.is_ready());
+    }
+}
