@@ -3,6 +3,7 @@
 //! A task that waits for many things polls all of them whenever one wakes it, and most have nothing to say. Behind a
 //! [`Bell`] only what has rung is polled.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +15,12 @@ use futures::task::AtomicWaker;
 pub(crate) struct Bell {
     wire: Arc<Wire>,
     waker: Waker,
+}
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bell").field("rung", &self.has_rung()).finish_non_exhaustive()
+    }
 }
 
 struct Wire {
@@ -37,6 +44,16 @@ impl Bell {
     pub(crate) fn new() -> Bell {
         let wire = Arc::new(Wire { rung: AtomicBool::new(true), task: AtomicWaker::new() });
         Bell { waker: Waker::from(wire.clone()), wire }
+    }
+
+    /// Rings, without a word to the task.
+    pub(crate) fn ring(&self) {
+        self.wire.rung.store(true, Ordering::Release);
+    }
+
+    /// Whether it has rung since it was pending.
+    pub(crate) fn has_rung(&self) -> bool {
+        self.wire.rung.load(Ordering::Acquire)
     }
 
     /// Polls, if it has rung since it was pending.

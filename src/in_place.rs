@@ -49,13 +49,15 @@ impl<F: Future + Unpin> InPlace<F> {
         InPlace { future, waker: Waker::from(wire.clone()), wire }
     }
 
+    /// Whether it was woken since it was pending, or never polled.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.wire.state.load(Ordering::Acquire) == WOKEN
+    }
+
     /// Polls it, if it was woken since it was pending.
     pub(crate) fn poll_if_woken(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
         self.wire.task.register(cx.waker());
-        if self.wire.state.load(Ordering::Acquire) == RESTS {
-            return Poll::Pending;
-        }
-        Pin::new(self).poll(cx)
+        if self.is_woken() { Pin::new(self).poll(cx) } else { Poll::Pending }
     }
 }
 

@@ -88,6 +88,11 @@ impl Drop for Home {
 }
 
 impl Taken {
+    /// Whether there is something to do for it.
+    pub(crate) fn is_woken(&self) -> bool {
+        self.0.seat().driver.as_ref().is_some_and(InPlace::is_woken)
+    }
+
     /// Lets it run, if there is something to do for it. Ready when it has ended.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut seat = self.0.seat();

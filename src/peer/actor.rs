@@ -56,6 +56,8 @@ struct Running {
     driver: Option<Taken>,
     condition: watch::Receiver<Condition>,
     channels: Channels,
+    /// Rings when there is something to do for the channels.
+    bell: Bell,
     state: State,
     settling: Settling,
     /// When the round trip is asked for next; `None` until connected.
@@ -79,6 +81,9 @@ enum Rare {
 /// What is to be relayed waits for the peer's task, which takes it at once.
 const RELAYS: usize = 32;
 
+/// How often the driver and the channels follow each other before others have their turn.
+const TURNS: usize = 3;
+
 /// How often ICE is asked for the round trip, which it measures every second, and the counters are told.
 const PULSE: Duration = Duration::from_secs(2);
 
@@ -87,16 +92,26 @@ async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<
     connection.ice_round_trip()
 }
 
-fn poll_channels(
+/// Lets the driver and the channels follow each other, each as far as there is something to do for it.
+fn poll_traffic(
     driver: &mut Option<Taken>,
     channels: &mut Channels,
+    bell: &Bell,
     cx: &mut Context<'_>,
 ) -> Poll<Happening> {
-    // First the driver, which brings what the channels have.
-    if driver.as_ref().is_some_and(|driver| driver.poll(cx).is_ready()) {
-        *driver = None;
+    for _ in 0..TURNS {
+        if driver.as_ref().is_some_and(|driver| driver.poll(cx).is_ready()) {
+            *driver = None;
+        }
+        if let Poll::Ready(happening) = bell.poll(cx, |cx| channels.poll(cx)) {
+            return Poll::Ready(happening);
+        }
+        if !bell.has_rung() && !driver.as_ref().is_some_and(Taken::is_woken) {
+            break;
+        }
     }
-    channels.poll(cx)
+    // What there still is to do has woken the task.
+    Poll::Pending
 }
 
 /// A task that is aborted, or panics, closes its connection all the same.
@@ -176,6 +191,7 @@ impl Task {
             driver: None,
             condition,
             channels: Channels::new(channels, outbox, gauges, delivery, limits.window_bytes, limits.stall),
+            bell: Bell::new(),
             state,
             settling: Settling::default(),
             pulse: None,
@@ -225,6 +241,8 @@ impl Running {
         tokio::pin!(asked);
         let deadline = self.state.deadline();
         loop {
+            // What has just happened may be for them.
+            self.bell.ring();
             // What happens rarely, beside the channels, which wake the task for every packet.
             let rarely = Bell::watch(async {
                 tokio::select! {
@@ -242,7 +260,7 @@ impl Running {
             let rare = tokio::select! {
                 biased;
                 rare = rarely => rare,
-                happening = poll_fn(|cx| poll_channels(&mut self.driver, &mut self.channels, cx)) => return Input::Channels(happening),
+                happening = poll_fn(|cx| poll_traffic(&mut self.driver, &mut self.channels, &self.bell, cx)) => return Input::Channels(happening),
             };
             match rare {
                 Rare::Leave => {
