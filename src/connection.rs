@@ -2,8 +2,8 @@
 //!
 //! This is the only room that uses the `webrtc` crate. What that crate does otherwise than one would expect is
 //! worked around here, each in one named place: the transport in `connection/runtime.rs`, what it sends too seldom in
-//! `connection/handshake.rs` and too often in `connection/checks.rs`, its time in `connection/clock.rs`, the silence
-//! about ICE servers in `connection/servers.rs`, the settings in `connection/setup.rs`, the order of signals in
+//! `connection/handshake.rs` and too often in `connection/checks.rs`, its time in `connection/clock.rs`, its timer
+//! and its task in `connection/timer.rs` and `connection/driver.rs`, the silence about ICE servers in `connection/servers.rs`, the settings in `connection/setup.rs`, the order of signals in
 //! `connection/signals.rs`, the order of a channel's last events in `connection/channel.rs`, its slow or missing ends
 //! in [`PeerConnection::close`] and in the drop of its last clone.
 

@@ -97,9 +97,10 @@ pub enum DisconnectReason {
     /// [`MeshHandle::report`](crate::MeshHandle::report) says over which addresses it was heard last.
     ConnectionLost,
 
-    /// The remote answers ICE, but for 45 s it has acknowledged nothing of what it was sent (150 s with
-    /// [`UnreliableLifetime::Millis`](crate::UnreliableLifetime::Millis)). The library's SCTP gives up for good when a
-    /// packet was lost six times in a row. A mesh that was [joined](crate::MeshBuilder::join) connects it
+    /// The remote answers ICE, but it has acknowledged nothing of what it was sent for too long: some 12 s after it was
+    /// out of reach, else 45 s; of a remote of another stack in any case 45 s, and with
+    /// [`UnreliableLifetime::Millis`](crate::UnreliableLifetime::Millis) 150 s. The library's SCTP gives up for good when
+    /// a packet was lost six times in a row. A mesh that was [joined](crate::MeshBuilder::join) connects it
     /// anew. A remote of another stack that does not read for so long, with its receive window full, looks the same.
     Unacknowledged,
 

@@ -92,7 +92,7 @@
 //! | supervisor | your [`Mesh`] (or [`MeshStream`]) | [`build`](MeshBuilder::build), [`join`](MeshBuilder::join) | when [`close`](MeshHandle::close) is done, at once when the parent is dropped, with the runtime |
 //! | peer | supervisor | [`add_peer`](MeshHandle::add_peer), or signalling reports a peer | when the peer has left, failed or panicked; aborted with the supervisor |
 //! | signalling | supervisor | [`join`](MeshBuilder::join) | when the mesh closes, after [`leave`](Signaling::leave); aborted with the supervisor |
-//! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or when its last clone is dropped |
+//! | driver (of the `webrtc` crate) | [`PeerConnection`] | [`PeerConnection::new`] | when the connection is closed: by its peer's task on every way out, or when its last clone is dropped. While the peer is connected it runs within the peer's task (not on a [runtime](PeerConnectionConfig::runtime) of your choice) |
 //! | closing | [`PeerConnection`] | its `close`, or the drop of its last clone | after 150 ms at the most |
 //! | asking for admission | signalling | each new life, with [`admission`](MeshBuilder::admission) | when the callback is done; aborted after 10 s, or when the mesh closes |
 //! | asking for ICE servers | who makes the connection | each new connection, with [`ice_servers_from`](PeerConnectionConfig::ice_servers_from) | when the callback is done; aborted after 10 s, or when nobody waits any more |

@@ -331,8 +331,8 @@ impl MeshBuilder {
     /// crate; over a relay of ours only when it falls silent itself). Default 8 s.
     ///
     /// What was under way when a longer silence began may be beyond saving: SCTP sends it for the last time some 25 s
-    /// later. Then the peer recovers, and leaves with [`Unacknowledged`](crate::DisconnectReason::Unacknowledged) 45 s
-    /// after that.
+    /// later. Then the peer recovers, and leaves with [`Unacknowledged`](crate::DisconnectReason::Unacknowledged) some
+    /// 12 s after that, or 45 s if it is not of this crate.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.limits.grace = grace.min(FOREVER);
         self

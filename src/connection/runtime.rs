@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with fourteen cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with sixteen cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -37,6 +37,11 @@
 //! * **The last word.** A connection that closes says so once, in a datagram or two that nobody repeats; if they are lost,
 //!   the remote finds out by itself, 11 s later. So each is sent three times; DTLS drops those that it has
 //!   (RFC 6347 section 4.1.2.6).
+//! * **The turn for nothing.** The driver waits for its sockets with a `FuturesUnordered`, which wakes its task whenever
+//!   all that it holds was polled. Tokio then takes the task for one that yields, and wakes another thread to run it. So
+//!   it is polled again where it is (`in_place.rs`), and once there are packets, in the peer's task ([`Driver`]).
+//! * **The fresh timer.** The driver sleeps anew in each turn, and a timer that is earlier than all others wakes the
+//!   thread that waits for input. So it has one that is kept ([`Timers`]).
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
 //!   limit. So all are resolved here at once, within [`RESOLVE_LIMIT`].
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
