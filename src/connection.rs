@@ -513,9 +513,12 @@ impl PeerConnection {
         self.inner.shared.clock.is_steady()
     }
 
-    /// Takes the driver along, which then runs where it is polled.
+    /// Takes the driver along, which then runs where it is polled; not to another runtime, whose timers may end before
+    /// the connection does.
     pub(crate) fn take_driver(&self) -> Option<Taken> {
-        self.inner.driver.as_ref()?.take()
+        let is_at_home =
+            tokio::runtime::Handle::try_current().is_ok_and(|here| here.id() == self.inner.runtime.id());
+        self.inner.driver.as_ref().filter(|_| is_at_home)?.take()
     }
 
     /// Channels that the remote opened beyond the agreed ones, and that were closed.

@@ -61,6 +61,64 @@ fn two_meshes_meet_over_whatever_carries_their_signals() {
     });
 }
 
+/// The connection's driver stays where it was made, and says goodbye from there.
+#[test]
+fn a_mesh_may_run_on_another_runtime_than_its_connections_and_end_with_it() {
+    promise(async {
+        let mut two = builder().build(id(2));
+        let (here, there) = (connection().await, connection().await);
+        add(&two, &there, 1).await.unwrap();
+        let (elsewhere, made) = std::sync::mpsc::channel();
+        let connection = here.clone();
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+            let mut one = runtime.block_on(async { builder().build(id(1)) });
+            runtime.block_on(add(&one, &connection, 2)).unwrap();
+            elsewhere.send(()).unwrap();
+            runtime.block_on(async {
+                assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+                for n in 0..100_u8 {
+                    one.handle().try_send(of(TransferMode::Reliable, 2, vec![n])).unwrap();
+                    assert_eq!(packet(&mut one).await.payload[..], [n]);
+                }
+            });
+            ended.recv().unwrap();
+        });
+        tokio::task::spawn_blocking(move || made.recv().unwrap()).await.unwrap();
+        carry(&here, &there);
+        here.create_offer().await.unwrap();
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        for n in 0..100_u8 {
+            assert_eq!(packet(&mut two).await.payload[..], [n]);
+            two.handle().try_send(of(TransferMode::Reliable, 1, vec![n])).unwrap();
+        }
+        end.send(()).unwrap();
+        tokio::task::spawn_blocking(move || thread.join().unwrap()).await.unwrap();
+        assert_eq!(next(&mut two).await, left(1, DisconnectReason::RemoteClose));
+        assert_eq!(here.state(), ConnectionState::Closed);
+        close_all(vec![two]).await;
+    });
+}
+
+#[test]
+fn with_a_runtime_of_ones_own_packets_go_both_ways_too() {
+    promise(async {
+        let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
+        let own = config().runtime(std::sync::Arc::new(webrtc::runtime::TokioRuntime));
+        let (here, there) = (PeerConnection::new(own).await.unwrap(), connection().await);
+        add(&one, &here, 2).await.unwrap();
+        add(&two, &there, 1).await.unwrap();
+        carry(&here, &there);
+        here.create_offer().await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        talk(&one, &mut two, "there").await;
+        close_all(vec![one, two]).await;
+    });
+}
+
 /// No other candidates exist here than those that come too early.
 #[test]
 fn candidates_that_come_before_their_description_count() {
