@@ -260,6 +260,10 @@ impl PeerConnection {
         let progress = Arc::new(Progress::default());
         let condition = Condition::new(ConnectionState::New);
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
+        // Virtual time begins anew with each simulation.
+        let beat = config.runtime.is_none();
+        #[cfg(feature = "sim")]
+        let beat = beat && addresses.attachment().is_none();
         #[cfg(feature = "sim")]
         let base = addresses.attachment().map_or(base, |attachment| attachment as Arc<dyn Runtime>);
         let shared = Arc::new(Shared {
@@ -268,7 +272,7 @@ impl PeerConnection {
             progress,
             servers: Arc::new(ServerWatch::new(servers, config.relay_only, !config.asked)),
             record: Arc::new(Record::new(config.relay_only)),
-            clock: Arc::new(Clock::new(base.clone())),
+            clock: Arc::new(Clock::new(base.clone(), beat)),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });
@@ -776,7 +780,7 @@ mod tests {
             progress: Arc::default(),
             servers: Arc::new(ServerWatch::new(Vec::new(), false, true)),
             record: Arc::default(),
-            clock: Arc::new(Clock::new(Arc::new(TokioRuntime))),
+            clock: Arc::new(Clock::new(Arc::new(TokioRuntime), false)),
             refused_channels: AtomicU64::new(0),
             session: std::sync::Mutex::default(),
         });

@@ -130,7 +130,7 @@ mod tests {
         for wakes in 1..=3 {
             assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
             future.waker.wake_by_ref();
-            future.waker.clone().wake();
+            future.waker.wake_by_ref();
             assert_eq!(task.0.load(Ordering::Relaxed), wakes);
         }
     }

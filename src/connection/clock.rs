@@ -16,7 +16,8 @@
 //! heard again the clock is set [forward](leap_after), if SCTP holds anything.
 //!
 //! On an idle link the library looks five times in a second whether it is time to ask whether the remote is there. It
-//! sleeps [until it is](State::rests_until).
+//! sleeps [until it is](State::rests_until); and all idle links of a process ask at the same [beat](BEAT), as it costs much
+//! less to do the same for many links at once than to wake up for each.
 //!
 //! ICE's consent goes by this clock too, so it cannot tell how long a remote was silent. That is told from here, in
 //! true time ([`Turn::silent`]), as is the round trip ([`Clock::round_trip`]); and of its keepalives, those that come
@@ -24,7 +25,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use webrtc::runtime::Runtime;
@@ -81,6 +82,10 @@ const RTO_MAX: Duration = Duration::from_secs(60);
 const LEAPS: u8 = 2;
 /// How often what leaves is not to be lost, on a narrow way that comes and goes.
 const RESUMES_EVERY: Duration = Duration::from_secs(5);
+
+/// Idle links ask at multiples of this, counted from the first connection of the process. So they ask once a second, or a
+/// little less often when they are late.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
@@ -176,6 +181,8 @@ struct State {
     read: Instant,
     asked: VecDeque<(Transaction, Instant)>,
     asked_last: Option<Instant>,
+    /// Since when the [`BEAT`] is counted.
+    beat: Option<Instant>,
     round_trip: Option<Duration>,
 }
 
@@ -188,8 +195,12 @@ pub(super) enum Remote {
 }
 
 impl Clock {
-    pub(super) fn new(time: Arc<dyn Runtime>) -> Clock {
-        let state = Mutex::new(State::new(time.now()));
+    /// With a `beat` it rests until one.
+    pub(super) fn new(time: Arc<dyn Runtime>, beat: bool) -> Clock {
+        static FIRST: OnceLock<Instant> = OnceLock::new();
+        let now = time.now();
+        let beat = beat.then(|| *FIRST.get_or_init(|| now));
+        let state = Mutex::new(State { beat, ..State::new(now) });
         Clock { time, state, traffic: AtomicBool::new(false), heard: AtomicBool::new(false) }
     }
 
@@ -389,6 +400,7 @@ impl State {
             read: now,
             asked: VecDeque::new(),
             asked_last: None,
+            beat: None,
             round_trip: None,
         }
     }
@@ -465,7 +477,13 @@ impl State {
     fn rests_until(&self, now: Instant) -> Option<Instant> {
         let talks = self.traffic.is_some_and(|traffic| now < traffic + TRAFFIC);
         let rests = self.remote.is_some() && !self.searching && !self.owing && !talks;
-        self.asked_last.filter(|_| rests).map(|asked| asked + ICE_KEEPALIVE)
+        self.asked_last.filter(|_| rests).map(|asked| self.on_the_beat(asked + ICE_KEEPALIVE))
+    }
+
+    fn on_the_beat(&self, at: Instant) -> Instant {
+        let Some(first) = self.beat else { return at };
+        let beats = at.saturating_duration_since(first).as_nanos().div_ceil(BEAT.as_nanos());
+        u32::try_from(beats).map_or(at, |beats| first + BEAT * beats)
     }
 
     /// Whether more of the budget is spent than usual, and again so much more: so what is sent now is one of the last
@@ -625,7 +643,7 @@ mod tests {
     }
 
     fn clock(change: impl FnOnce(&mut State)) -> (Clock, Instant) {
-        let clock = Clock::new(Arc::new(webrtc::runtime::TokioRuntime));
+        let clock = Clock::new(Arc::new(webrtc::runtime::TokioRuntime), false);
         let start = clock.lock().reckoned;
         clock.change(start, change);
         (clock, start)
@@ -825,9 +843,9 @@ mod tests {
         clock.heard(start + S(10));
         clock.asked([1; 12], start + S(10));
         let sleep = |millis| clock.turn(MS(200), start + S(10) + MS(millis)).sleep;
-        assert_eq!(sleep(0), S(1));
-        assert_eq!(sleep(300), MS(700));
-        assert_eq!(sleep(1000), MS(200) + Duration::from_nanos(1), "now");
+        assert_eq!(sleep(0), MS(950));
+        assert_eq!(sleep(300), MS(650));
+        assert_eq!(sleep(950), MS(200) + Duration::from_nanos(1), "now");
         for change in [
             |state: &mut State| state.searching = true,
             |state: &mut State| (state.searching, state.owing) = (false, true),
@@ -836,6 +854,20 @@ mod tests {
             clock.change(start + S(10), change);
             assert_eq!(sleep(0), MS(200) + Duration::from_nanos(1));
         }
+    }
+
+    #[test]
+    fn idle_links_of_a_process_ask_at_the_same_beat() {
+        let (clock, start) =
+            clock(|state| (state.remote, state.beat) = (Some(Remote::Member), Some(state.reckoned)));
+        let asks_at = |asked: Duration| {
+            clock.heard(start + asked);
+            clock.asked([1; 12], start + asked);
+            asked + clock.turn(MS(200), start + asked).sleep
+        };
+        assert_eq!(asks_at(MS(10_003)), S(11), "a little late");
+        assert_eq!(asks_at(MS(11_000)), S(12));
+        assert_eq!(asks_at(MS(12_060)), MS(13_250), "too late");
     }
 
     #[test]

@@ -45,7 +45,8 @@ const TURN_REFRESH_INTERVAL: Duration = Duration::from_secs(20);
 const ICE_DISCONNECTED_AFTER: Duration = Duration::ZERO;
 /// Nor does it give up by itself; the mesh's limits decide.
 const ICE_FAILED_AFTER: Duration = Duration::ZERO;
-pub(super) const ICE_KEEPALIVE: Duration = Duration::from_millis(1000);
+/// A little less than a second, so that an idle link is not too early for the next [beat](super::clock::Clock).
+pub(super) const ICE_KEEPALIVE: Duration = Duration::from_millis(950);
 
 pub(super) fn settings(relay_only: bool) -> SettingEngine {
     SettingEngineBuilder::new()
