@@ -302,7 +302,13 @@ impl PeerConnection {
             on_no_relay,
             on_heard,
         };
-        let runtime = Arc::new(ConnectionRuntime::new(base, shared.progress.clone(), on_end, watched));
+        let runtime = Arc::new(ConnectionRuntime::new(
+            base,
+            config.runtime.is_none(),
+            shared.progress.clone(),
+            on_end,
+            watched,
+        ));
         let driven_by: Arc<dyn Runtime> = runtime.clone();
         #[cfg(feature = "sim")]
         let driven_by = match addresses.attachment() {

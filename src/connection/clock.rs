@@ -275,7 +275,12 @@ impl Clock {
 
     /// ICE looks for another way, or has found it.
     pub(super) fn search(&self, searching: bool) {
-        self.change(self.true_now(), |state| state.searching = searching);
+        let now = self.true_now();
+        self.change(now, |state| {
+            state.searching = searching;
+            // What answered until now was asked over ways that may not be the one.
+            state.answers = state.answers.map(|_| now);
+        });
     }
 
     /// What SCTP holds. If it is only what may be lost, that the remote answers and says something itself is sign enough
@@ -436,12 +441,18 @@ impl State {
 
     /// Whether SCTP has given up, as far as can be told.
     fn has_given_up(&self, now: Instant) -> bool {
+        // Meanwhile nothing can be acknowledged.
+        if self.searching {
+            return false;
+        }
         let (Some((_, since)), Some(reached)) = (self.stuck, self.reached(self.stuck, now)) else {
             return false;
         };
         let by_the_clock = (now + self.ahead).saturating_duration_since(since);
-        reached >= GIVEN_UP_REACHED
-            && (by_the_clock >= GIVEN_UP || !self.steady && reached >= GIVEN_UP_SLOWLY)
+        // A stranger that does not read acknowledges nothing new, and its link is well: it is given its time.
+        let is_known = self.steady || self.remote == Some(Remote::Member);
+        let in_time = is_known && by_the_clock >= GIVEN_UP;
+        reached >= GIVEN_UP_REACHED && (in_time || !self.steady && reached >= GIVEN_UP_SLOWLY)
     }
 
     /// The remote could not be reached for a while, and now it can.
@@ -491,7 +502,8 @@ impl State {
     fn becomes_stuck(&mut self, now: Instant) -> bool {
         let stuck = self.calm < RESUMED && self.owing && self.gained + self.gained_by(now) > self.stuck_after;
         if stuck {
-            self.stuck_after += BUDGET_ANSWERED;
+            // By the clock: every second or so.
+            self.stuck_after += BUDGET_ANSWERED * 2;
         }
         stuck
     }
@@ -721,7 +733,7 @@ mod tests {
         let last_try = start + MS(10);
         assert!(state.becomes_stuck(last_try), "what is sent now is one of the last tries");
         assert!(!state.becomes_stuck(last_try), "once");
-        assert!(state.becomes_stuck(start + MS(600)), "and for the next");
+        assert!(state.becomes_stuck(start + MS(1200)), "and for the next");
         state.change(start, |state| state.calm = RESUMED);
         assert!(state.fast_for(start).is_zero() && !state.becomes_stuck(start + S(1)));
     }
@@ -758,6 +770,14 @@ mod tests {
         assert!((S(10)..S(16)).contains(&after(Remote::Member, true)), "{:?}", after(Remote::Member, true));
         assert_eq!(after(Remote::Member, false), GIVEN_UP_SLOWLY, "the tries are not spent");
         assert_eq!(after(Remote::Stranger, true), GIVEN_UP_SLOWLY);
+        let leaps = given_up_after(Remote::Stranger, true, |state, time| {
+            if time == S(20) {
+                state.ahead += RTO_MAX * 2;
+            }
+        });
+        assert_eq!(leaps, GIVEN_UP_SLOWLY, "a stranger is given its time");
+        let searches = given_up_after(Remote::Member, true, |state, time| state.searching = time < S(60));
+        assert!(searches >= S(60), "{searches:?}");
         let steady = given_up_after(Remote::Member, true, |state, _| state.steady = true);
         assert_eq!(steady, GIVEN_UP);
         let headway = given_up_after(Remote::Member, false, |state, time| {

@@ -101,11 +101,12 @@ const OPENING: Duration = Duration::from_secs(2);
 /// How many of the first after a silence: what SCTP sends again, and what it acknowledges.
 const RESUMING: u8 = 6;
 const RESUMING_FOR: Duration = Duration::from_secs(2);
-/// For how long the other side may be at its last tries, what it sends then comes after a pause, and how many datagrams
-/// acknowledge it.
+/// For how long the other side may be at its last tries, what it sends then comes after a pause, and how many small
+/// datagrams acknowledge it; and all of them together.
 const RECOVERY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(400);
 const ACKNOWLEDGING: u8 = 2;
+const MAX_ACKNOWLEDGING: u8 = 20;
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -151,6 +152,18 @@ type Names = Shared<Boxed<'static, Arc<Vec<Result<Vec<SocketAddr>, String>>>>>;
 /// Called when the driver has ended, however it did.
 pub(super) type OnEnd = Arc<dyn Fn() + Send + Sync>;
 
+/// What acknowledges the other side's last tries.
+#[derive(Debug)]
+struct Recovery {
+    until: Instant,
+    /// When data was heard last.
+    heard: Option<Instant>,
+    /// How many of the next datagrams may acknowledge it, until when, and how many there still are in all.
+    next: u8,
+    next_until: Instant,
+    left: u8,
+}
+
 /// What the runtime and the connection tell each other.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
@@ -184,9 +197,9 @@ pub(super) struct Progress {
     /// How many of the next are, after a silence, and until when.
     resuming: AtomicU8,
     resuming_until: Mutex<Option<Instant>>,
-    /// There was such a silence within [`RECOVERY`]; until when it counts, and when data was heard last.
+    /// There was such a silence within [`RECOVERY`].
     recovers: AtomicBool,
-    recovery: Mutex<Option<(Instant, Option<Instant>)>>,
+    recovery: Mutex<Option<Recovery>>,
     /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
     closing: AtomicBool,
     /// The driver has ended.
@@ -228,7 +241,16 @@ impl Progress {
     fn resume(&self, now: Instant) {
         *lock(&self.resuming_until) = Some(now + RESUMING_FOR);
         self.resuming.store(RESUMING, Ordering::Relaxed);
-        *lock(&self.recovery) = Some((now + RECOVERY, None));
+        let mut recovery = lock(&self.recovery);
+        let (until, next_until) = (now + RECOVERY, now);
+        match recovery.as_mut().filter(|recovery| now < recovery.until) {
+            // On a way that comes and goes there are no more of them.
+            Some(recovery) => recovery.heard = None,
+            None => {
+                *recovery =
+                    Some(Recovery { until, heard: None, next: 0, next_until, left: MAX_ACKNOWLEDGING });
+            }
+        }
         self.recovers.store(true, Ordering::Relaxed);
     }
 
@@ -239,20 +261,39 @@ impl Progress {
             return;
         }
         let (now, mut recovery) = (now(), lock(&self.recovery));
-        let Some((_, heard)) = recovery.as_mut().filter(|(until, _)| now < *until) else {
+        let Some(recovery) = recovery.as_mut().filter(|recovery| now < recovery.until) else {
             self.recovers.store(false, Ordering::Relaxed);
             return;
         };
-        let before = heard.replace(now);
+        let before = recovery.heard.replace(now);
         if before.is_some_and(|before| now.saturating_duration_since(before) >= PAUSE) {
-            *lock(&self.resuming_until) = Some(now + RESUMING_FOR);
-            self.resuming.fetch_max(ACKNOWLEDGING, Ordering::Relaxed);
+            (recovery.next, recovery.next_until) = (ACKNOWLEDGING, now + RESUMING_FOR);
         }
+    }
+
+    /// Whether this datagram may acknowledge one of the other side's last tries.
+    fn acknowledges(&self, bytes: usize, now: impl Fn() -> Instant) -> bool {
+        if bytes > MAX_OPENING_BYTES || !self.recovers.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut recovery = lock(&self.recovery);
+        let next = recovery.as_mut().filter(|recovery| recovery.next > 0 && recovery.left > 0);
+        let Some(recovery) = next else { return false };
+        recovery.next -= 1;
+        if now() >= recovery.next_until {
+            recovery.next = 0;
+            return false;
+        }
+        recovery.left -= 1;
+        true
     }
 
     /// Whether this datagram is one of the first after a silence; or of SCTP's opening, or a hello, as far as can be told
     /// without a key: small, and early.
     fn repeats_data(&self, bytes: usize, now: impl Fn() -> Instant) -> bool {
+        if self.acknowledges(bytes, &now) {
+            return true;
+        }
         let resuming = self.resuming.load(Ordering::Relaxed);
         if resuming > 0 {
             let resumes = lock(&self.resuming_until).is_some_and(|until| now() < until);
@@ -333,13 +374,14 @@ impl Progress {
 impl ConnectionRuntime {
     pub(super) fn new(
         base: Arc<dyn Runtime>,
+        is_tokio: bool,
         progress: Arc<Progress>,
         on_end: OnEnd,
         watched: Watched,
     ) -> ConnectionRuntime {
         let names: Boxed<'static, _> = Box::pin(resolve_all(base.clone(), watched.clone()));
         ConnectionRuntime {
-            timers: Timers::new(base.clone()),
+            timers: Timers::new(base.clone(), is_tokio),
             driver: Arc::default(),
             base,
             progress,
@@ -798,11 +840,27 @@ mod tests {
             assert_eq!(repeated(millis + 10), 0, "no pause");
         }
         hears(13_400);
+        let large = start + Duration::from_millis(13_410);
+        assert!(!progress.repeats_data(1000, || large), "no acknowledgement");
         assert_eq!(repeated(13_410), usize::from(ACKNOWLEDGING));
         hears(14_000);
         assert_eq!(repeated(16_500), 0, "too late");
         hears(42_000);
         assert_eq!(repeated(42_000), 0, "long after the silence");
+        let mut all = 0;
+        for second in (43..70).step_by(2) {
+            progress.resume(start + Duration::from_secs(second));
+            repeated(second * 1000);
+            for millis in [100, 600, 1100] {
+                hears(second * 1000 + millis);
+                all += repeated(second * 1000 + millis);
+            }
+        }
+        assert_eq!(
+            all,
+            usize::from(MAX_ACKNOWLEDGING),
+            "no more in half a minute, however often it is silent"
+        );
     }
 
     #[test]

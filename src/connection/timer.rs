@@ -19,12 +19,27 @@ type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone)]
 pub(super) struct Timers {
     base: Arc<dyn Runtime>,
+    is_tokio: bool,
     kept: Arc<Mutex<Option<Timer>>>,
 }
 
 struct Timer {
     at: Instant,
-    sleep: Boxed,
+    sleep: Kind,
+}
+
+enum Kind {
+    Tokio(Pin<Box<tokio::time::Sleep>>),
+    Other(Boxed),
+}
+
+impl Timer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.sleep {
+            Kind::Tokio(sleep) => sleep.as_mut().poll(cx),
+            Kind::Other(sleep) => sleep.as_mut().poll(cx),
+        }
+    }
 }
 
 /// A sleep. If two are under way at once, each has a timer.
@@ -35,8 +50,22 @@ struct Sleep {
 }
 
 impl Timers {
-    pub(super) fn new(base: Arc<dyn Runtime>) -> Timers {
-        Timers { base, kept: Arc::default() }
+    /// `is_tokio` says that the runtime sleeps as tokio does: then a timer can be set anew.
+    pub(super) fn new(base: Arc<dyn Runtime>, is_tokio: bool) -> Timers {
+        Timers { base, is_tokio, kept: Arc::default() }
+    }
+
+    /// Sets the timer anew, or makes one.
+    fn set(&self, timer: &mut Option<Timer>, until: Instant) {
+        let left = until.saturating_duration_since(self.base.now());
+        *timer = Some(match timer.take() {
+            Some(Timer { sleep: Kind::Tokio(mut sleep), .. }) => {
+                sleep.as_mut().reset(tokio::time::Instant::now() + left);
+                Timer { at: until, sleep: Kind::Tokio(sleep) }
+            }
+            _ if self.is_tokio => Timer { at: until, sleep: Kind::Tokio(Box::pin(tokio::time::sleep(left))) },
+            _ => Timer { at: until, sleep: Kind::Other(self.base.sleep(left)) },
+        });
     }
 
     /// Sleeps for so long.
@@ -55,20 +84,18 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        let (until, base) = (this.until, &this.timers.base);
         loop {
-            let timer = match &mut this.timer {
-                Some(timer) if timer.at <= until => timer,
-                slot => {
-                    let sleep = base.sleep(until.saturating_duration_since(base.now()));
-                    slot.insert(Timer { at: until, sleep })
+            match &mut this.timer {
+                Some(timer) if timer.at <= this.until => {
+                    std::task::ready!(timer.poll(cx));
+                    if timer.at >= this.until {
+                        // Tokio's can be set anew; others are over.
+                        this.timer = this.timer.take().filter(|timer| matches!(timer.sleep, Kind::Tokio(_)));
+                        return Poll::Ready(());
+                    }
+                    this.timers.set(&mut this.timer, this.until);
                 }
-            };
-            std::task::ready!(timer.sleep.as_mut().poll(cx));
-            let at = timer.at;
-            this.timer = None;
-            if at >= until {
-                return Poll::Ready(());
+                timer => this.timers.set(timer, this.until),
             }
         }
     }
@@ -163,7 +190,7 @@ mod tests {
     async fn an_earlier_timer_is_left_as_it_is_and_no_sleep_ends_early_or_late() {
         let made = Arc::new(AtomicUsize::new(0));
         let base = Arc::new(Virtual { sleeps: made.clone() });
-        let timers = Timers::new(base.clone());
+        let timers = Timers::new(base.clone(), false);
         let made = || made.load(Ordering::Relaxed);
         for second in 1..=10 {
             assert!(poll!(timers.sleep(S(10 + second))).is_pending());
@@ -180,14 +207,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn two_at_once_each_end_in_time() {
-        let base = Arc::new(Virtual::default());
-        let timers = Timers::new(base.clone());
-        let begun = base.now();
-        let sleep = async |seconds| {
-            timers.sleep(S(seconds)).await;
-            base.now() - begun
-        };
-        assert_eq!(tokio::join!(sleep(3), sleep(2), sleep(4)), (S(3), S(2), S(4)));
+    async fn each_of_two_at_once_and_each_of_many_in_a_row_ends_in_time() {
+        for is_tokio in [false, true] {
+            let base = Arc::new(Virtual::default());
+            let timers = Timers::new(base.clone(), is_tokio);
+            let sleep = async |seconds| {
+                let begun = base.now();
+                timers.sleep(S(seconds)).await;
+                base.now() - begun
+            };
+            assert_eq!(tokio::join!(sleep(3), sleep(2), sleep(4)), (S(3), S(2), S(4)));
+            for seconds in [5, 1, 1, 7, 2, 9] {
+                assert!(poll!(timers.sleep(S(20))).is_pending());
+                assert!(
+                    poll!(timers.sleep(S(3))).is_pending(),
+                    "this one is earlier than what follows, or later"
+                );
+                assert_eq!(sleep(seconds).await, S(seconds));
+            }
+            assert_eq!(is_tokio, base.sleeps.load(Ordering::Relaxed) == 0);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! The task of one peer: listens, lets its [`State`] decide, acts.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use tokio::sync::{mpsc, watch};
+use tokio::task::coop::unconstrained;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
 use super::channels::{Channels, Delivery, Happening};
@@ -103,7 +105,10 @@ fn poll_traffic(
         if driver.as_ref().is_some_and(|driver| driver.poll(cx).is_ready()) {
             *driver = None;
         }
-        if let Poll::Ready(happening) = bell.poll(cx, |cx| channels.poll(cx)) {
+        // Without tokio's budget, which the driver may have spent: their timers would never run out. They have bounds of
+        // their own.
+        let polled = bell.poll(cx, |cx| pin!(unconstrained(poll_fn(|cx| channels.poll(cx)))).poll(cx));
+        if let Poll::Ready(happening) = polled {
             return Poll::Ready(happening);
         }
         if !bell.has_rung() && !driver.as_ref().is_some_and(Taken::is_woken) {

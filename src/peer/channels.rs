@@ -304,6 +304,8 @@ impl Channels {
                 match self.poll_channel(ORDER[place], backlog, cx) {
                     Poll::Ready(Some(happening)) => {
                         self.first = (place + 1) % ORDER.len();
+                        // What was sent before it counts, too.
+                        self.headway.moved();
                         return Poll::Ready(happening);
                     }
                     Poll::Ready(None) => moved = true,

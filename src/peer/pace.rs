@@ -78,6 +78,8 @@ impl Pace {
     /// There is no backlog, so what leaves now says nothing about the link.
     pub(super) fn idle(&mut self) {
         self.rate.sample = None;
+        // Nobody polls it any more, and it may be the first to wait for the library's lock.
+        self.measuring = None;
     }
 
     /// How many bytes of those handed over SCTP was done with, when last looked.
