@@ -17,6 +17,7 @@ mod driver;
 mod handshake;
 mod ice_server;
 mod negotiation;
+mod outlet;
 mod record;
 mod runtime;
 mod servers;

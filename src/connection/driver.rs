@@ -6,6 +6,7 @@
 //! other. So the peer's task [takes](Driver::take) the driver while it waits, and when it lets go of it, to close for
 //! instance, the driver goes on [at home](Home).
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,6 +20,33 @@ use crate::in_place::InPlace;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
+thread_local! {
+    static DRIVES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether it is a driver that asks: the library's other tasks sleep by the same runtime, to limit what they wait for.
+pub(super) fn drives() -> bool {
+    DRIVES.get()
+}
+
+/// The driver itself, which says so while it is polled.
+struct Driving(Boxed);
+
+impl Future for Driving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        struct Was(bool);
+        impl Drop for Was {
+            fn drop(&mut self) {
+                DRIVES.set(self.0);
+            }
+        }
+        let _was = Was(DRIVES.replace(true));
+        self.0.as_mut().poll(cx)
+    }
+}
+
 /// The driver, wherever it runs.
 #[derive(Default)]
 pub(super) struct Driver {
@@ -29,7 +57,7 @@ pub(super) struct Driver {
 #[derive(Default)]
 struct Seat {
     /// `None` before it is spawned, and when it has ended.
-    driver: Option<InPlace<Boxed>>,
+    driver: Option<InPlace<Driving>>,
     taken: bool,
 }
 
@@ -42,7 +70,7 @@ pub(crate) struct Taken(Arc<Driver>);
 impl Driver {
     /// What is to be spawned for it.
     pub(super) fn spawned(self: &Arc<Driver>, driver: Boxed) -> Home {
-        self.seat().driver = Some(InPlace::new(driver));
+        self.seat().driver = Some(InPlace::new(Driving(driver)));
         Home(self.clone())
     }
 
@@ -187,6 +215,25 @@ mod tests {
         tell.send(96).unwrap();
         timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
         assert!(place.take().is_none(), "it has ended");
+    }
+
+    #[tokio::test]
+    async fn it_is_known_who_drives() {
+        let place = Arc::new(Driver::default());
+        let driver = async {
+            for _ in 0..2 {
+                assert!(drives());
+                tokio::task::yield_now().await;
+            }
+        };
+        let home = place.spawned(driver.boxed());
+        assert!(!drives());
+        assert!(tokio::spawn(async { drives() }).await.is_ok_and(|drives| !drives));
+        home.await;
+        assert!(!drives());
+        let panics = place.spawned(async { panic!("on purpose") }.boxed());
+        assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
+        assert!(!drives());
     }
 
     #[tokio::test]

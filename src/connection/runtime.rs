@@ -69,9 +69,10 @@ use webrtc::runtime::{
 use super::checks::{CheckPace, Making};
 use super::clock::Clock;
 use super::content::{Content, Way};
-use super::driver::Driver;
+use super::driver::{Driver, drives};
 use super::handshake::{CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
+use super::outlet::Outlet;
 use super::record::Record;
 use super::servers::{NoRelay, ServerWatch};
 use super::stun::{DATA, REQUEST, SEND, SUCCESS};
@@ -430,7 +431,7 @@ impl Runtime for ConnectionRuntime {
         self.watched.servers.bound(local);
         self.watched.record.bound(local);
         Ok(Arc::new(Socket {
-            base,
+            base: Arc::new(Outlet::new(base)),
             runtime: self.base.clone(),
             progress: self.progress.clone(),
             handshake: Arc::default(),
@@ -466,6 +467,10 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+        // What follows is for the driver's turns. A close, for instance, has a time limit of its own.
+        if !drives() {
+            return self.base.sleep(duration);
+        }
         if self.progress.turns_again() {
             let (progress, others) = (self.progress.clone(), self.base.yield_now());
             return Box::pin(async move {
@@ -562,7 +567,7 @@ enum Until {
 }
 
 struct Socket {
-    base: Arc<dyn AsyncUdpSocket>,
+    base: Arc<Outlet>,
     runtime: Arc<dyn Runtime>,
     progress: Arc<Progress>,
     handshake: Arc<Mutex<Handshake>>,
@@ -578,7 +583,7 @@ impl fmt::Debug for Socket {
 
 impl AsyncUdpSocket for Socket {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.base.local_addr()
+        self.base.socket.local_addr()
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
@@ -626,7 +631,7 @@ impl AsyncUdpSocket for Socket {
         if self.progress.nudged.swap(false, Ordering::AcqRel) {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
-        let received = self.base.poll_recv(cx, bufs, meta);
+        let received = self.base.socket.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = received {
             let Watched { record, servers, .. } = &self.watched;
             let has_servers = !servers.servers().is_empty();
@@ -653,11 +658,11 @@ impl AsyncUdpSocket for Socket {
     }
 
     fn max_gso_segments(&self) -> usize {
-        self.base.max_gso_segments()
+        self.base.socket.max_gso_segments()
     }
 
     fn max_gro_segments(&self) -> usize {
-        self.base.max_gro_segments()
+        self.base.socket.max_gro_segments()
     }
 }
 
@@ -762,12 +767,12 @@ impl Socket {
             for at in REPEATS {
                 runtime.sleep(at - slept).await;
                 slept = at;
-                let Some(socket) = base.upgrade() else { return };
+                let Some(outlet) = base.upgrade() else { return };
                 let is_news = |news| progress.is_open() || lock(&handshake).news != news;
                 if matches!(until, Until::NewsAfter(news) if is_news(news)) {
                     return;
                 }
-                if socket.send_to(&datagram, to).await.is_err() {
+                if outlet.try_send(&datagram, to).is_err() {
                     return;
                 }
             }
