@@ -191,6 +191,10 @@ pub(crate) struct Agreed {
 /// How the two unreliable channels give up on a packet.
 ///
 /// Each side decides for what it sends; the two may differ, and stock Godot never gives up (it misspells the option).
+///
+/// Members on aiortc 1.16 or werift 0.24 stand still when a packet is given up that has come in part (more than some
+/// 1,100 bytes, or sent by a browser): they throw away what is complete, too. `Millis(u16::MAX)` keeps what *we* send them
+/// from that, though with it a lost packet is sent again as late as SCTP does by itself, after a second at the least.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum UnreliableLifetime {
@@ -226,6 +230,8 @@ impl PeerConnection {
     ///
     /// Dropping the future makes no connection.
     pub async fn new(config: PeerConnectionConfig) -> Result<PeerConnection, ConnectionError> {
+        #[cfg(feature = "sim")]
+        config.check_host()?;
         let tokio = tokio::runtime::Handle::try_current().map_err(|_| ConnectionError::NoRuntime)?;
         let config = config.ask().await?;
         let servers = config.servers()?;

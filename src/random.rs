@@ -46,6 +46,11 @@ pub(crate) mod seeded {
         }
     }
 
+    /// Whether this thread is a simulation.
+    pub(crate) fn is_simulated() -> bool {
+        STATE.get().is_some()
+    }
+
     pub(super) fn next() -> Option<u64> {
         let state = STATE.get()?.wrapping_add(GOLDEN);
         STATE.set(Some(state));

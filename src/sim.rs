@@ -32,9 +32,10 @@
 //! });
 //! ```
 //!
-//! Everything but the configuration of the connections is the ordinary API. Your program needs no other change, if it
-//! takes that configuration from outside, and its time from tokio. To try many seeds, call [`run`] in a loop; a mesh of
-//! 8 that meets and talks takes some 0.3 s without optimization.
+//! Everything but the configuration of the connections is the ordinary API. Without it, `join` and
+//! [`PeerConnection::new`](crate::PeerConnection::new) fail within [`run`] and say so. Your program needs no other change,
+//! if it takes that configuration from outside, and its time from tokio. To try many seeds, call [`run`] in a loop; a mesh
+//! of 8 that meets and talks takes some 0.3 s without optimization.
 //!
 //! # Where to find what
 //!

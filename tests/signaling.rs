@@ -374,8 +374,8 @@ fn an_answerer_without_connections_says_so_once_for_each_time_a_peer_joins() {
         let hub = Hub::new();
         let mut raw = hub.join_as(id(1));
         raw.join().await.unwrap();
-        let taken = std::net::UdpSocket::bind(loopback()).unwrap();
-        let nowhere = webrtc_mesh::PeerConnectionConfig::new().bind(taken.local_addr().unwrap());
+        let _taken = network.host("2").bind(5000).unwrap();
+        let nowhere = network.peer("2").port_range(5000..=5000);
         let mut two = Mesh::builder().connection(nowhere).join(hub.join_as(id(2))).await.unwrap();
         let offer = an_offer(&network).await;
         for _ in 0..2 {

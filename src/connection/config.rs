@@ -128,10 +128,23 @@ impl PeerConnectionConfig {
         if let Some(unusable) = self.unusable_address() {
             return Err(ConnectionError::Bind(unusable));
         }
+        #[cfg(feature = "sim")]
+        self.check_host()?;
         match self.servers() {
             Err(ConnectionError::NoRelay) if self.must_ask() => Ok(()),
             checked => checked.map(|_| ()),
         }
+    }
+
+    /// Refuses to let a simulation out to the real network.
+    #[cfg(feature = "sim")]
+    pub(crate) fn check_host(&self) -> Result<(), ConnectionError> {
+        if self.host.is_none() && self.runtime.is_none() && crate::random::seeded::is_simulated() {
+            let what =
+                "a simulation has no network but its own: `.connection(network.peer(\"name\"))` is missing";
+            return Err(ConnectionError::Bind(what.to_owned()));
+        }
+        Ok(())
     }
 
     /// An address to bind that this machine does not have now, and what the system says of it.

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use futures::StreamExt as _;
 use webrtc_mesh::signaling::loopback::Hub;
 use webrtc_mesh::sim::{self, DropCause, Outcome};
-use webrtc_mesh::{ConnectionError, Mesh, MeshEvent, PeerConnection};
+use webrtc_mesh::{ConnectionError, Mesh, MeshEvent, PeerConnection, PeerConnectionConfig};
 
 use super::{hears, meet, ms, two_meshes, two_sockets};
 
@@ -55,6 +55,17 @@ fn a_mesh_whose_host_has_changed_its_address_is_reached_by_new_connections() {
         let mut two = Mesh::builder().connection(network.peer("bob")).join(hub.join()).await.unwrap();
         assert!(matches!(one.next().await, Some(MeshEvent::PeerConnected(_))));
         assert!(matches!(two.next().await, Some(MeshEvent::PeerConnected(_))));
+    });
+}
+
+#[test]
+fn a_mesh_that_is_of_no_host_is_not_let_out_to_the_real_network() {
+    sim::run(1, |_network| async {
+        let mesh = Mesh::builder().join(Hub::new().join()).await.unwrap_err();
+        let connection = PeerConnection::new(PeerConnectionConfig::new()).await.unwrap_err();
+        for error in [mesh.to_string(), connection.to_string()] {
+            assert!(error.contains(".connection(network.peer("), "{error}");
+        }
     });
 }
 
