@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use webrtc_mesh::signaling::godot::{Generation, GodotSignaling};
 use webrtc_mesh::signaling::server::SignalingServer;
-use webrtc_mesh::{DisconnectReason, Mesh, UnreliableLifetime};
+use webrtc_mesh::{DisconnectReason, Mesh};
 
 /// How soon a member's leaving is noticed.
 const NOTICED: Duration = Duration::from_secs(5);
@@ -61,7 +61,7 @@ fn joins_a_mesh_of_ours(stack: Stack) {
     promise(async move {
         for (generation, we_leave) in [(Generation::Godot3, true), (Generation::Godot4, false)] {
             let server = Server::start().await;
-            let (mesh, lobby) = server.join(generation, "", stack.lifetime()).await;
+            let (mesh, lobby) = server.join(generation, "").await;
             let member = Member::start(stack, &server.url(), &lobby, generation, 1);
             meet_talk_and_part(mesh, stack, member, we_leave).await;
             server.stop().await;
@@ -79,7 +79,7 @@ fn is_joined_by_a_mesh_of_ours(stack: Stack) {
             let server = Server::start().await;
             let mut member = Member::start(stack, &server.url(), "", generation, 1);
             let lobby = member.joined().await.lobby;
-            let (mesh, _) = server.join(generation, &lobby, stack.lifetime()).await;
+            let (mesh, _) = server.join(generation, &lobby).await;
             meet_talk_and_part(mesh, stack, member, we_leave).await;
             server.stop().await;
         }
@@ -124,10 +124,10 @@ fn every_pair_of_two_meshes_of_ours_and_aiortc_and_werift_understands_each_other
     promise(async {
         for generation in [Generation::Godot3, Generation::Godot4] {
             let server = Server::start().await;
-            let (one, lobby) = server.join(generation, "", Stack::Werift.lifetime()).await;
+            let (one, lobby) = server.join(generation, "").await;
             let mut members = [Stack::Aiortc, Stack::Werift]
                 .map(|stack| Member::start(stack, &server.url(), &lobby, generation, 3));
-            let (two, _) = server.join(generation, &lobby, Stack::Werift.lifetime()).await;
+            let (two, _) = server.join(generation, &lobby).await;
             let mut meshes = [one, two];
             let began = Instant::now();
             let guests = [members[0].guest(true).await, members[1].guest(true).await];
@@ -178,16 +178,11 @@ impl Server {
     }
 
     /// A mesh of ours in a lobby, a new one if `lobby` is empty, and the lobby's name.
-    async fn join(
-        &self,
-        generation: Generation,
-        lobby: &str,
-        lifetime: UnreliableLifetime,
-    ) -> (Mesh, String) {
+    async fn join(&self, generation: Generation, lobby: &str) -> (Mesh, String) {
         let signaling =
             GodotSignaling::connect(self.url()).lobby(lobby).generation(generation).await.unwrap();
         let lobby = signaling.lobby_name().to_owned();
-        (builder().unreliable_lifetime(lifetime).join(signaling).await.unwrap(), lobby)
+        (builder().join(signaling).await.unwrap(), lobby)
     }
 
     async fn stop(self) {

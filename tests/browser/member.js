@@ -17,6 +17,8 @@ const QUESTION = 'digest?';
 /** How long a message that is sent once is waited for before it is sent again, in milliseconds, and how often. */
 const AGAIN_AFTER = 500;
 const TRIES = 20;
+/** How long one of the numbered packets that are sent once is waited for, before the next is sent. */
+const LOST_AFTER = 100;
 
 /** Lines that nobody has asked for yet. */
 let told = [];
@@ -65,16 +67,19 @@ class Member {
   connected(peer) {
     if (this.peers.has(peer)) throw new Error(`${peer} is connected twice`);
     const none = () => ({ reliable: [], ordered: [], unreliable: [] });
-    this.peers.set(peer, { echoes: none(), theirs: none(), received: none(), ladder: null });
+    this.peers.set(peer, { echoes: none(), theirs: none(), received: none(), echoed: () => {}, ladder: null });
     tell('connected', { peer });
     for (let n = 0; n < PACKETS; n++) this.mesh.send(peer, 'reliable', packet(this.mesh.id, 'reliable', n));
   }
 
-  /** After the burst of the above, and at a modest rate: loopback loses next to nothing then. */
+  /** After the burst of the above, and no faster than they come back: loopback loses next to nothing then. */
   async sendOnce(peer) {
+    const known = this.peers.get(peer);
     for (let n = 0; n < PACKETS; n++) {
+      if (this.peers.get(peer) !== known) return;
+      const echoed = new Promise((resolve) => (known.echoed = () => resolve(undefined)));
       for (const mode of ['ordered', 'unreliable']) this.mesh.send(peer, mode, packet(this.mesh.id, mode, n));
-      await new Promise((resolve) => setTimeout(resolve, 2));
+      await Promise.race([echoed, new Promise((resolve) => setTimeout(resolve, LOST_AFTER))]);
     }
   }
 
@@ -102,6 +107,8 @@ class Member {
     if (mode === 'ordered' && n < numbers.at(-1)) throw new Error(`${what} after ${numbers.at(-1)}`);
     numbers.push(n);
     if (noted === peer.echoes && mode === 'reliable' && n === PACKETS - 1) this.sendOnce(from);
+    // The one that was sent last of the two, so that no more than these are under way.
+    if (noted === peer.echoes && mode === 'unreliable') peer.echoed();
     const all = (kind) => kind.reliable.length === PACKETS && kind.ordered.length >= ENOUGH && kind.unreliable.length >= ENOUGH;
     if (this.met.has(from) || !all(peer.echoes) || !all(peer.theirs)) return;
     this.met.add(from);

@@ -147,12 +147,11 @@ fn every_pair_of_two_meshes_of_ours_a_page_aiortc_and_werift_understands_each_ot
     promise(async {
         let browser = Browser::start(Kind::Chromium).await;
         let site = Site::start().await;
-        let lifetime = || builder().unreliable_lifetime(Stack::Werift.lifetime());
-        let (one, lobby) = site.join("", lifetime()).await;
+        let (one, lobby) = site.join("", builder()).await;
         let process = |stack| Member::start(stack, &site.signaling_url(), &lobby, Generation::Godot4, 4);
         let [mut aiortc, mut werift] = [Stack::Aiortc, Stack::Werift].map(process);
         let (page, mut at_page) = site.page(&browser, &lobby, 4).await;
-        let (two, _) = site.join(&lobby, lifetime()).await;
+        let (two, _) = site.join(&lobby, builder()).await;
         let guests = [aiortc.guest(true).await, werift.guest(true).await, at_page.guest(false).await];
 
         let began = Instant::now();

@@ -14,12 +14,56 @@ import threading
 
 import aioice.ice
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
+from aiortc.rtcsctptransport import InboundStream, RTCSctpTransport
 from aiortc.sdp import candidate_from_sdp
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 # aioice leaves loopback out; this takes nothing else.
 aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+
+# When messages were given up, aiortc hands over nothing that waits behind a part of one of them, throws complete messages
+# away with the parts, and waits for those for ever. So the parts alone are thrown away, and what is complete is asked for.
+FIRST, LAST = 2, 1
+
+
+def throw_away_parts(self, tsn):
+    """The parts of messages that lack another up to this TSN. Returns how many bytes they were."""
+    size, kept, message = 0, [], []
+    chunks = self.reassembly
+    for place, chunk in enumerate(chunks):
+        message.append(chunk)
+        following = chunks[place + 1] if place + 1 < len(chunks) else None
+        if following and following.tsn == (chunk.tsn + 1) % 2**32 and not chunk.flags & LAST and not following.flags & FIRST:
+            continue
+        no_begin = not message[0].flags & FIRST and is_up_to((message[0].tsn - 1) % 2**32, tsn)
+        no_end = not chunk.flags & LAST and is_up_to((chunk.tsn + 1) % 2**32, tsn)
+        if no_begin or no_end:
+            size += sum(len(part.user_data) for part in message)
+        else:
+            kept += message
+        message = []
+    self.reassembly = kept
+    return size
+
+
+def is_up_to(one, other):
+    return (other - one) % 2**32 < 2**31
+
+
+take_forward_tsn = RTCSctpTransport._receive_forward_tsn_chunk
+
+
+async def take_forward_tsn_and_hand_over(self, chunk):
+    await take_forward_tsn(self, chunk)
+    for stream in self._inbound_streams.values():
+        for message in stream.pop_messages():
+            self._advertised_rwnd += len(message[2])
+            await self._receive(*message)
+
+
+InboundStream.prune_chunks = throw_away_parts
+RTCSctpTransport._receive_forward_tsn_chunk = take_forward_tsn_and_hand_over
 
 # Godot's three channels: SCTP stream, mode, ordered. The engine misspells the lifetime that it gives to the last two,
 # so all of them are fully reliable.

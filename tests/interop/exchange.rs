@@ -4,6 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
@@ -11,6 +12,7 @@ use futures::StreamExt;
 use futures::future::select_all;
 use ring::digest::{Context, SHA256};
 use serde_json::Value;
+use tokio::sync::Notify;
 use webrtc_mesh::{
     DisconnectReason, Mesh, MeshEvent, MeshHandle, OutgoingPacket, Packet, PeerId, SendError, TransferMode,
 };
@@ -22,6 +24,9 @@ const PACKETS: u32 = 50;
 
 /// Of what *we* send in the unreliable modes, which goes out once and no more, so many arrive at least.
 const ENOUGH: usize = 40;
+
+/// How long one of those is waited for, before the next is sent.
+const LOST_AFTER: Duration = Duration::from_millis(100);
 
 /// A sum over packets, to compare.
 #[derive(Debug, PartialEq, Eq)]
@@ -50,6 +55,8 @@ struct Heard {
     theirs: HashMap<TransferMode, Vec<u32>>,
     /// Numbers of our packets that it has echoed.
     echoes: HashMap<TransferMode, Vec<u32>>,
+    /// One of those that we send once in the unreliable mode.
+    echoed: Arc<Notify>,
 }
 
 /// Lets these meshes of ours meet each other and these guests, send to each in every mode, and echo what comes. Returns
@@ -120,7 +127,7 @@ async fn hear(
                     let echo = OutgoingPacket::new(packet.from, packet.mode, packet.payload);
                     meshes[which].handle().try_send(echo).unwrap();
                 } else if packet.mode == TransferMode::Reliable && number(&packet.payload) == PACKETS - 1 {
-                    tokio::spawn(send_once(meshes[which].handle(), packet.from));
+                    tokio::spawn(send_once(meshes[which].handle(), packet.from, heard.echoed.clone()));
                 }
             }
             // A busy machine.
@@ -204,14 +211,13 @@ async fn send_reliably(mesh: MeshHandle, peer: PeerId) {
     }
 }
 
-/// After the burst of the above, which may overflow the receive buffer of a browser's socket, and at a modest rate:
-/// loopback loses next to nothing then.
-async fn send_once(mesh: MeshHandle, peer: PeerId) {
-    let mut pace = tokio::time::interval(Duration::from_millis(2));
+/// After the burst of the above, which may overflow the receive buffer of a browser's socket, and no faster than they come
+/// back: loopback loses next to nothing then.
+async fn send_once(mesh: MeshHandle, peer: PeerId, echoed: Arc<Notify>) {
     for n in 0..PACKETS {
-        pace.tick().await;
         send(&mesh, peer, TransferMode::UnreliableOrdered, n).await;
         send(&mesh, peer, TransferMode::Unreliable, n).await;
+        let _is_lost = tokio::time::timeout(LOST_AFTER, echoed.notified()).await;
     }
 }
 
@@ -221,7 +227,8 @@ async fn send(mesh: &MeshHandle, peer: PeerId, mode: TransferMode, n: u32) {
 
 impl Heard {
     fn new(us: PeerId, them: PeerId, they_send_reliably: bool) -> Heard {
-        Heard { us, them, they_send_reliably, theirs: HashMap::new(), echoes: HashMap::new() }
+        let echoed = Arc::default();
+        Heard { us, them, they_send_reliably, theirs: HashMap::new(), echoes: HashMap::new(), echoed }
     }
 
     /// Takes a packet; says whether it was an echo.
@@ -240,6 +247,10 @@ impl Heard {
         };
         assert!(in_turn, "{} sends {} the {:?} {n} after {numbers:?}", self.them, self.us, packet.mode);
         numbers.push(n);
+        // The one that was sent last of the two, so that no more than these are under way.
+        if is_echo && packet.mode == TransferMode::Unreliable {
+            self.echoed.notify_one();
+        }
         is_echo
     }
 

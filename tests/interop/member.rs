@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::{Instant, timeout_at};
+use webrtc_mesh::PeerId;
 use webrtc_mesh::signaling::godot::Generation;
-use webrtc_mesh::{PeerId, UnreliableLifetime};
 
 use crate::exchange::{Digest, Guest};
 use crate::support::{LIMIT, in_time};
@@ -104,15 +104,6 @@ impl Stack {
         match self {
             Stack::Aiortc => 262_144,
             Stack::Werift => 65_536,
-        }
-    }
-
-    /// How what we send in the unreliable modes may be given up on. werift takes the notice of that (FORWARD TSN) for
-    /// one about reliable messages too, and loses those it has in part; so for werift nothing is given up.
-    pub(crate) fn lifetime(self) -> UnreliableLifetime {
-        match self {
-            Stack::Aiortc => UnreliableLifetime::Once,
-            Stack::Werift => UnreliableLifetime::Millis(u16::MAX),
         }
     }
 

@@ -12,7 +12,7 @@ const require = createRequire(import.meta.url);
 const { RTCPeerConnection } = require("werift");
 const inWerift = createRequire(require.resolve("werift"));
 const { Flight3 } = inWerift("../../dtls/src/flight/client/flight3.js");
-const { InboundStream } = inWerift("../../sctp/src/sctp.js");
+const { InboundStream, SCTP } = inWerift("../../sctp/src/sctp.js");
 const WebSocket = require("ws");
 
 // A HelloVerifyRequest that comes twice, which `webrtc-mesh` sends again if there is no answer within 60 ms, ends
@@ -29,6 +29,46 @@ InboundStream.prototype.popMessages = function* () {
   for (let left = Infinity; this.reassembly.length < left; ) {
     left = this.reassembly.length;
     yield* someMessages.call(this);
+  }
+};
+
+// When messages were given up (FORWARD TSN), werift throws away what it has of others with the parts of those, reliable
+// ones, too, and may count a channel's messages backwards. So the parts alone are thrown away, and what is complete is
+// asked for.
+const [FIRST, LAST] = [2, 1];
+const isUpTo = (one, other) => (other - one) >>> 0 < 2 ** 31;
+
+InboundStream.prototype.pruneChunks = function (tsn) {
+  let size = 0;
+  let message = [];
+  const kept = [];
+  for (const [place, chunk] of this.reassembly.entries()) {
+    message.push(chunk);
+    const following = this.reassembly[place + 1];
+    const goesOn = following?.tsn === (chunk.tsn + 1) >>> 0 && !(following.flags & FIRST);
+    if (goesOn && !(chunk.flags & LAST)) continue;
+    const noBegin = !(message[0].flags & FIRST) && isUpTo((message[0].tsn - 1) >>> 0, tsn);
+    const noEnd = !(chunk.flags & LAST) && isUpTo((chunk.tsn + 1) >>> 0, tsn);
+    if (noBegin || noEnd) for (const part of message) size += part.userData.length;
+    else kept.push(...message);
+    message = [];
+  }
+  this.reassembly = kept;
+  return size;
+};
+
+const takeForwardTsn = SCTP.prototype.receiveForwardTsnChunk;
+SCTP.prototype.receiveForwardTsnChunk = function (chunk) {
+  const ahead = (seq, other) => seq !== other && ((seq - other) & 0xffff) < 0x8000;
+  chunk.streams = chunk.streams.filter(
+    ([id, seq]) => !ahead(this.getInboundStream(id).streamSequenceNumber, (seq + 1) & 0xffff),
+  );
+  takeForwardTsn.call(this, chunk);
+  for (const stream of Object.values(this.inboundStreams)) {
+    for (const message of stream.popMessages()) {
+      this.advertisedRwnd += message[2].length;
+      this.receive(...message);
+    }
   }
 };
 
