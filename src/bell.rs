@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures::task::AtomicWaker;
+use crate::task_waker::{Registered, TaskWaker};
 
 /// Rings when what is behind it may have something to say, and wakes the task.
 pub(crate) struct Bell {
     wire: Arc<Wire>,
     waker: Waker,
+    registered: Registered,
 }
 
 impl fmt::Debug for Bell {
@@ -25,7 +26,7 @@ impl fmt::Debug for Bell {
 
 struct Wire {
     rung: AtomicBool,
-    task: AtomicWaker,
+    task: TaskWaker,
 }
 
 impl Wake for Wire {
@@ -34,16 +35,18 @@ impl Wake for Wire {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, Ordering::Release);
-        self.task.wake();
+        // Who has not looked yet since it rang need not be told again.
+        if !self.rung.swap(true, Ordering::AcqRel) {
+            self.task.wake();
+        }
     }
 }
 
 impl Bell {
     /// One that has rung, as nothing was polled yet.
     pub(crate) fn new() -> Bell {
-        let wire = Arc::new(Wire { rung: AtomicBool::new(true), task: AtomicWaker::new() });
-        Bell { waker: Waker::from(wire.clone()), wire }
+        let wire = Arc::new(Wire { rung: AtomicBool::new(true), task: TaskWaker::default() });
+        Bell { waker: Waker::from(wire.clone()), wire, registered: Registered::default() }
     }
 
     /// Rings, without a word to the task.
@@ -58,12 +61,12 @@ impl Bell {
 
     /// Polls, if it has rung since it was pending.
     pub(crate) fn poll<T>(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         // Before it is looked, so that no ring comes between.
-        self.wire.task.register(cx.waker());
+        self.wire.task.register(&mut self.registered, cx.waker());
         if !self.wire.rung.swap(false, Ordering::AcqRel) {
             return Poll::Pending;
         }
@@ -77,9 +80,15 @@ impl Bell {
 
     /// The future, polled only when it has woken this.
     pub(crate) async fn watch<F: Future>(future: F) -> F::Output {
-        let bell = Bell::new();
+        let mut bell = Bell::new();
         let mut future = std::pin::pin!(future);
         std::future::poll_fn(move |cx| bell.poll(cx, |cx| Pin::as_mut(&mut future).poll(cx))).await
+    }
+}
+
+impl Drop for Bell {
+    fn drop(&mut self) {
+        self.wire.task.forget();
     }
 }
 
@@ -92,7 +101,7 @@ mod tests {
 
     #[test]
     fn what_has_not_rung_is_not_polled() {
-        let bell = Bell::new();
+        let mut bell = Bell::new();
         let waker = noop_waker();
         let mut cx = Context::from_waker(&waker);
         let mut polls = 0;

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use futures::task::AtomicWaker;
+use crate::task_waker::{Registered, TaskWaker};
 
 /// How often it is polled in a row; then it has its turn after the others.
 const POLLS: usize = 3;
@@ -24,11 +24,12 @@ pub(crate) struct InPlace<F> {
     future: F,
     wire: Arc<Wire>,
     waker: Waker,
+    registered: Registered,
 }
 
 struct Wire {
     state: AtomicU8,
-    task: AtomicWaker,
+    task: TaskWaker,
 }
 
 impl Wake for Wire {
@@ -45,8 +46,8 @@ impl Wake for Wire {
 
 impl<F: Future + Unpin> InPlace<F> {
     pub(crate) fn new(future: F) -> InPlace<F> {
-        let wire = Arc::new(Wire { state: AtomicU8::new(WOKEN), task: AtomicWaker::new() });
-        InPlace { future, waker: Waker::from(wire.clone()), wire }
+        let wire = Arc::new(Wire { state: AtomicU8::new(WOKEN), task: TaskWaker::default() });
+        InPlace { future, waker: Waker::from(wire.clone()), wire, registered: Registered::default() }
     }
 
     /// Whether it was woken since it was pending, or never polled.
@@ -56,7 +57,7 @@ impl<F: Future + Unpin> InPlace<F> {
 
     /// Polls it, if it was woken since it was pending.
     pub(crate) fn poll_if_woken(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.wire.task.register(cx.waker());
+        self.wire.task.register(&mut self.registered, cx.waker());
         if self.is_woken() { Pin::new(self).poll(cx) } else { Poll::Pending }
     }
 }
@@ -65,9 +66,9 @@ impl<F: Future + Unpin> Future for InPlace<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let InPlace { future, wire, waker } = &mut *self;
+        let InPlace { future, wire, waker, registered } = &mut *self;
         // Before it rests, so that who wakes it then has whom to wake.
-        wire.task.register(cx.waker());
+        wire.task.register(registered, cx.waker());
         for _ in 0..POLLS {
             wire.state.swap(IS_POLLED, Ordering::AcqRel);
             if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut Context::from_waker(waker)) {
@@ -80,6 +81,12 @@ impl<F: Future + Unpin> Future for InPlace<F> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+impl<F> Drop for InPlace<F> {
+    fn drop(&mut self) {
+        self.wire.task.forget();
     }
 }
 
@@ -111,6 +118,7 @@ mod tests {
             Poll::<()>::Pending
         }));
         assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&task.clone().into())).is_pending());
+        drop(future);
         (polls, task.0.load(Ordering::Relaxed))
     }
 

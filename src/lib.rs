@@ -180,6 +180,7 @@ mod peer;
 mod random;
 mod report;
 mod stats;
+mod task_waker;
 
 pub use connection::{
     ConnectionState, IceCandidate, IceServer, PeerConnection, PeerConnectionConfig, SdpKind,

@@ -98,7 +98,7 @@ async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<
 fn poll_traffic(
     driver: &mut Option<Taken>,
     channels: &mut Channels,
-    bell: &Bell,
+    bell: &mut Bell,
     cx: &mut Context<'_>,
 ) -> Poll<Happening> {
     for _ in 0..TURNS {
@@ -265,7 +265,7 @@ impl Running {
             let rare = tokio::select! {
                 biased;
                 rare = rarely => rare,
-                happening = poll_fn(|cx| poll_traffic(&mut self.driver, &mut self.channels, &self.bell, cx)) => return Input::Channels(happening),
+                happening = poll_fn(|cx| poll_traffic(&mut self.driver, &mut self.channels, &mut self.bell, cx)) => return Input::Channels(happening),
             };
             match rare {
                 Rare::Leave => {

@@ -21,6 +21,7 @@ use crate::connection::{
     Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, MAX_MESSAGE_BYTES, Outstanding,
 };
 use crate::packet::TransferMode;
+use crate::task_waker::Registered;
 
 /// Where a peer's packets go: a bounded queue that somebody reads, or does not.
 pub(crate) trait Delivery: fmt::Debug + Send + Sync {
@@ -76,6 +77,7 @@ pub(crate) enum Happening {
 pub(crate) struct Channels {
     channels: [Channel; 4],
     outbox: Arc<Outbox>,
+    registered: Registered,
     gauges: Arc<Gauges>,
     delivery: Arc<dyn Delivery>,
     frames: VecDeque<Frame>,
@@ -163,6 +165,7 @@ impl Channels {
             held: held_of(&channels),
             channels,
             outbox,
+            registered: Registered::default(),
             gauges,
             delivery,
             frames: VecDeque::new(),
@@ -294,7 +297,7 @@ impl Channels {
     ///
     /// Cancel-safe: what was moved is moved.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        self.outbox.work.register(cx.waker());
+        self.outbox.work.register(&mut self.registered, cx.waker());
         let backlog = self.delivery.backlog(cx.waker());
         self.grant(backlog);
         for _ in 0..TURNS {

@@ -5,12 +5,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::control::cost;
 use crate::packet::TransferMode;
+use crate::task_waker::TaskWaker;
 
 /// The queues of packets to one peer.
 ///
@@ -26,7 +26,7 @@ pub(crate) struct Outbox {
     bounds: Bounds,
     queues: Mutex<Queues>,
     /// Wakes the peer's task.
-    pub(super) work: AtomicWaker,
+    pub(super) work: TaskWaker,
     /// Told when a quarter of a full reliable queue is free again, or the peer is gone.
     pub(crate) room: Notify,
 }
@@ -77,7 +77,7 @@ impl Outbox {
             owed: false,
             sink: None,
         };
-        Outbox { bounds, queues: Mutex::new(queues), work: AtomicWaker::new(), room: Notify::new() }
+        Outbox { bounds, queues: Mutex::new(queues), work: TaskWaker::default(), room: Notify::new() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Queues> {
