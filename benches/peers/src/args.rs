@@ -13,7 +13,8 @@ Runs the same work on webrtc-mesh and on other stacks, and prints a table.
 Usage: cargo run --release -- [OPTIONS] [NAME]...
 
   NAME...         only the rows with one of these words in their names, such as `reliable` or `mesh of 8`
-  --stacks M,E    only these: M webrtc-mesh, E libdatachannel, D str0m, G matchbox_socket
+  --stacks M,E    only these: M webrtc-mesh, B webrtc by itself, E libdatachannel, D str0m,
+                  G matchbox_socket
   --rounds N      how often each is run [default: 5]
   --svg FOLDER    draw a chart of each kind of row
   --json FILE     write all figures";

@@ -90,6 +90,7 @@ fn text(area: &Area<'_>, text: &str, at: (i32, i32), size: i32, side: HPos) -> R
 fn color(stack: StackName) -> RGBColor {
     match stack {
         StackName::M => RGBColor(34, 104, 176),
+        StackName::B => RGBColor(132, 172, 212),
         StackName::E => RGBColor(222, 133, 41),
         StackName::D => RGBColor(75, 148, 88),
         StackName::G => RGBColor(148, 112, 170),

@@ -12,6 +12,7 @@ use crate::stack::Result;
 use crate::stacks::libdatachannel::Libdatachannel;
 use crate::stacks::matchbox::Matchbox;
 use crate::stacks::str0m::Str0m;
+use crate::stacks::webrtc::Webrtc;
 use crate::stacks::webrtc_mesh::WebrtcMesh;
 
 /// The stacks, by the letter that they have in the table.
@@ -19,6 +20,8 @@ use crate::stacks::webrtc_mesh::WebrtcMesh;
 pub enum StackName {
     /// webrtc-mesh.
     M,
+    /// The `webrtc` crate by itself.
+    B,
     /// libdatachannel.
     E,
     /// str0m.
@@ -29,18 +32,20 @@ pub enum StackName {
 
 impl StackName {
     /// All, in the order of the table.
-    pub const ALL: [StackName; 4] = [StackName::M, StackName::E, StackName::D, StackName::G];
+    pub const ALL: [StackName; 5] =
+        [StackName::M, StackName::B, StackName::E, StackName::D, StackName::G];
 
     /// From its letter.
     pub fn parse(letter: &str) -> Result<StackName> {
         let found = StackName::ALL.into_iter().find(|stack| stack.letter().eq_ignore_ascii_case(letter));
-        Ok(found.ok_or_else(|| format!("no such stack: {letter}; there are M, E, D and G"))?)
+        Ok(found.ok_or_else(|| format!("no such stack: {letter}; there are M, B, E, D and G"))?)
     }
 
     /// Its letter.
     pub fn letter(self) -> &'static str {
         match self {
             StackName::M => "M",
+            StackName::B => "B",
             StackName::E => "E",
             StackName::D => "D",
             StackName::G => "G",
@@ -51,6 +56,7 @@ impl StackName {
     pub fn name(self) -> &'static str {
         match self {
             StackName::M => "webrtc-mesh",
+            StackName::B => "webrtc",
             StackName::E => "libdatachannel",
             StackName::D => "str0m",
             StackName::G => "matchbox_socket",
@@ -98,6 +104,7 @@ pub fn here(row: &Row, stack: StackName, seed: u64) -> Result<()> {
     let values = runtime.block_on(async {
         match stack {
             StackName::M => row.run::<WebrtcMesh>(seed).await,
+            StackName::B => row.run::<Webrtc>(seed).await,
             StackName::E => row.run::<Libdatachannel>(seed).await,
             StackName::D => row.run::<Str0m>(seed).await,
             StackName::G => row.run::<Matchbox>(seed).await,

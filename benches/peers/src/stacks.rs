@@ -3,6 +3,7 @@
 pub mod libdatachannel;
 pub mod matchbox;
 pub mod str0m;
+pub mod webrtc;
 pub mod webrtc_mesh;
 
 /// Every two of so many nodes, the lower first.
