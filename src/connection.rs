@@ -16,6 +16,7 @@ mod description;
 mod driver;
 mod handshake;
 mod ice_server;
+mod looks;
 mod negotiation;
 mod outlet;
 mod record;
@@ -528,6 +529,11 @@ impl PeerConnection {
     /// Whether its clock is never ahead of time, as its packets have lifetimes.
     pub(crate) fn is_steady(&self) -> bool {
         self.inner.shared.clock.is_steady()
+    }
+
+    /// How many bytes of datagrams the kernel holds for it, in each of its sockets; 0 if that is not known.
+    pub(crate) fn socket_bytes(&self) -> u32 {
+        self.inner.shared.progress.socket_bytes()
     }
 
     /// Takes the driver along, which then runs where it is polled; not to another runtime, whose timers may end before

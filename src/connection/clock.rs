@@ -15,6 +15,9 @@
 //! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
 //! heard again the clock is set [forward](leap_after), if SCTP holds anything.
 //!
+//! The library looks after ICE by it, too, and on a near path that would be a turn of the driver every 20 ms for nothing. So
+//! a look is [put off](State::puts_off) a little, to come with the next packet.
+//!
 //! On an idle link the library looks five times in a second whether it is time to ask whether the remote is there. It
 //! sleeps [until it is](State::rests_until); and all idle links of a process ask at the same [beat](BEAT), as it costs much
 //! less to do the same for many links at once than to wake up for each.
@@ -30,6 +33,7 @@ use std::time::{Duration, Instant};
 
 use webrtc::runtime::Runtime;
 
+use super::looks::Looks;
 use super::setup::ICE_KEEPALIVE;
 use super::stun::Transaction;
 
@@ -179,6 +183,7 @@ struct State {
     forgiven: Option<Instant>,
     /// What was read last.
     read: Instant,
+    looks: Looks,
     asked: VecDeque<(Transaction, Instant)>,
     asked_last: Option<Instant>,
     /// Since when the [`BEAT`] is counted.
@@ -209,12 +214,16 @@ impl Clock {
         self.time.now()
     }
 
-    /// What the library is told.
-    pub(super) fn read(&self, now: Instant) -> Instant {
+    /// What the library is told; and whether it is its driver that asks.
+    pub(super) fn read(&self, now: Instant, drives: bool) -> Instant {
         let mut state = self.lock();
         // Who comes late with its `now` must not see the clock go back.
-        state.read = state.read.max(now + state.ahead + state.gained_by(now));
-        state.read
+        let read = state.read.max(now + state.ahead + state.gained_by(now));
+        state.read = read;
+        if drives {
+            state.looks.read(read);
+        }
+        read
     }
 
     /// Data has left. It counts from the end of the driver's turn on.
@@ -254,7 +263,8 @@ impl Clock {
         }
         let rests =
             state.rests_until(now).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let sleep = state.true_time_of(duration, now).max(rests);
+        let puts_off = if state.looks.is_due(duration) { state.puts_off(now) } else { Duration::ZERO };
+        let sleep = (state.true_time_of(duration, now) + puts_off).max(rests);
         Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent, resumes }
     }
 
@@ -368,6 +378,11 @@ impl Clock {
     }
 }
 
+/// What is added to one and a quarter of a round trip.
+fn slack(round_trip: Duration) -> Duration {
+    NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK)
+}
+
 /// How far the clock is set forward when a remote is heard, and something has waited for so long by the clock.
 ///
 /// A timer that began then and was doubled each time has as much left at the most, and a time-out more; and it may have
@@ -403,6 +418,7 @@ impl State {
             stuck_after: BUDGET_ANSWERED,
             forgiven: None,
             read: now,
+            looks: Looks::default(),
             asked: VecDeque::new(),
             asked_last: None,
             beat: None,
@@ -479,8 +495,14 @@ impl State {
             return 1.0;
         };
         let delay = if remote == Remote::Member { Duration::ZERO } else { DELAYED_ACK };
-        let slack = NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK);
-        RTO_MIN.div_duration_f64(round_trip * 5 / 4 + slack + delay).max(1.0)
+        RTO_MIN.div_duration_f64(round_trip * 5 / 4 + slack(round_trip) + delay).max(1.0)
+    }
+
+    /// How much later than it is due ICE may look, in true time: so little that a packet that is sent again then, as the
+    /// driver does not tell when that is due, is not much later for it.
+    fn puts_off(&self, now: Instant) -> Duration {
+        let is_fast = self.gain > 0 && now < self.fast_until;
+        self.round_trip.filter(|_| is_fast).map_or(Duration::ZERO, |round_trip| slack(round_trip) / 5)
     }
 
     /// Until when there is nothing to do but for what comes from outside: nothing was said for a while, nothing waits, and
@@ -669,7 +691,7 @@ mod tests {
         });
         for duration in [MS(1), MS(200), S(1), S(7), S(30)] {
             let slept = clock.lock().true_time_of(duration, start);
-            let gone = clock.read(start + slept) - start;
+            let gone = clock.read(start + slept, false) - start;
             assert!(gone >= duration && gone < duration + MS(1), "{duration:?}: {slept:?}, {gone:?}");
         }
     }
@@ -814,9 +836,9 @@ mod tests {
             (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
             state.traffic = Some(state.reckoned);
         });
-        let read = clock.read(start + MS(100));
+        let read = clock.read(start + MS(100), false);
         clock.change(start + MS(90), |state| state.searching = true);
-        assert!(clock.read(start + MS(95)) >= read);
+        assert!(clock.read(start + MS(95), false) >= read);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with sixteen cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with eighteen cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -42,18 +42,22 @@
 //!   it is polled again where it is (`in_place.rs`), and once there are packets, in the peer's task ([`Driver`]).
 //! * **The fresh timer.** The driver sleeps anew in each turn, and a timer that is earlier than all others wakes the
 //!   thread that waits for input. So it has one that is kept ([`Timers`]).
+//! * **The small run.** The driver hands the kernel several datagrams in one call only if they are sixteen and more. So
+//!   those that it sends one by one are gathered ([`Outlet`]).
+//! * **The long turn.** The driver takes up to 64 segmented receives at once, 4 MB, before it acknowledges any: one side
+//!   works while the other waits, in turn. So a turn ends after [`MAX_TURN_BYTES`].
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
 //!   limit. So all are resolved here at once, within [`RESOLVE_LIMIT`].
 //! * **The silent end.** A driver that stops with an error, or panics, tells nobody. The guard in
 //!   [`ConnectionRuntime::spawn`] does.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -115,6 +119,10 @@ const FAREWELLS: usize = 3;
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
+/// How much the driver takes from a socket before it acknowledges that, hands it over and sends: three of the largest
+/// segmented receives. With 100 KB messages of 1 KiB are a tenth slower, with 500 those of 64 KiB.
+const MAX_TURN_BYTES: usize = 192 * 1024;
+
 /// When a handshake datagram is sent again, counted from its first sending.
 const REPEATS: [Duration; 3] =
     [Duration::from_millis(60), Duration::from_millis(200), Duration::from_millis(500)];
@@ -134,6 +142,9 @@ pub(super) struct ConnectionRuntime {
     names: Names,
     sockets: AtomicUsize,
     driver_spawned: AtomicBool,
+    outlets: Mutex<Vec<Weak<Outlet>>>,
+    /// One of them gathers datagrams.
+    gathers: Arc<AtomicBool>,
 }
 
 /// What follows the datagrams: what ICE tries, what becomes of the ICE servers, the clock; and who is told.
@@ -193,6 +204,10 @@ pub(super) struct Progress {
     rests: Notify,
     /// Which of ICE's checks leave.
     checks: Mutex<CheckPace>,
+    /// How many bytes of datagrams the smallest socket holds; 0 if that is not known.
+    socket_bytes: AtomicU32,
+    /// How many bytes of datagrams the driver has taken in this turn.
+    taken: AtomicUsize,
     /// How many datagrams of the opening were repeated.
     repeated: AtomicU8,
     /// How many of the next are, after a silence, and until when.
@@ -229,6 +244,28 @@ impl Progress {
     /// The end of the driver's next turn that ends from now on, also if nobody waits for it yet.
     pub(super) fn turn(&self) -> Notified<'_> {
         self.rests.notified()
+    }
+
+    pub(super) fn socket_bytes(&self) -> u32 {
+        self.socket_bytes.load(Ordering::Relaxed)
+    }
+
+    /// A socket holds so much.
+    fn holds(&self, bytes: u32) {
+        let least = |known| Some(if known == 0 { bytes } else { bytes.min(known) });
+        let _ = self.socket_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
+    }
+
+    fn begin_turn(&self) {
+        self.taken.store(0, Ordering::Relaxed);
+    }
+
+    fn takes(&self, bytes: usize) {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn has_taken_enough(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) >= MAX_TURN_BYTES
     }
 
     /// Makes the driver look for messages that it has left in SCTP.
@@ -391,6 +428,8 @@ impl ConnectionRuntime {
             watched,
             sockets: AtomicUsize::new(0),
             driver_spawned: AtomicBool::new(false),
+            outlets: Mutex::default(),
+            gathers: Arc::default(),
         }
     }
 
@@ -425,13 +464,22 @@ impl Runtime for ConnectionRuntime {
         // The kernel grants less than asked for without an error; an error means a platform without the option.
         let _ = kernel.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = kernel.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        let (granted, bound) = (granted_bytes(&kernel), socket.local_addr()?);
         let base = self.base.wrap_udp_socket(socket)?;
         // In a simulation it is not the one that was bound.
         let local = base.local_addr()?;
+        if let Some(granted) = granted.filter(|_| local == bound) {
+            self.progress.holds(granted);
+        }
         self.watched.servers.bound(local);
         self.watched.record.bound(local);
+        let outlet = Arc::new(Outlet::new(base, self.gathers.clone()));
+        let mut outlets = lock(&self.outlets);
+        outlets.retain(|outlet| outlet.strong_count() > 0);
+        outlets.push(Arc::downgrade(&outlet));
+        drop(outlets);
         Ok(Arc::new(Socket {
-            base: Arc::new(Outlet::new(base)),
+            base: outlet,
             runtime: self.base.clone(),
             progress: self.progress.clone(),
             handshake: Arc::default(),
@@ -463,7 +511,7 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn now(&self) -> Instant {
-        self.watched.clock.read(self.base.now())
+        self.watched.clock.read(self.base.now(), drives())
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
@@ -471,6 +519,8 @@ impl Runtime for ConnectionRuntime {
         if !drives() {
             return self.base.sleep(duration);
         }
+        self.progress.begin_turn();
+        let gathered = self.end_turn();
         if self.progress.turns_again() {
             let (progress, others) = (self.progress.clone(), self.base.yield_now());
             return Box::pin(async move {
@@ -486,7 +536,16 @@ impl Runtime for ConnectionRuntime {
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
-        self.timers.sleep(self.hurried(turn.sleep))
+        let sleep = self.timers.sleep(self.hurried(turn.sleep));
+        if gathered.is_empty() {
+            return sleep;
+        }
+        Box::pin(async move {
+            for outlet in gathered {
+                poll_fn(|cx| outlet.poll_end_turn(cx)).await;
+            }
+            sleep.await;
+        })
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -545,6 +604,19 @@ impl Drop for End {
 }
 
 impl ConnectionRuntime {
+    /// What was gathered leaves; those remain whose socket has no room for it.
+    fn end_turn(&self) -> Vec<Arc<Outlet>> {
+        if !self.gathers.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let outlets: Vec<_> = lock(&self.outlets).iter().filter_map(Weak::upgrade).collect();
+        let remain: Vec<_> = outlets.into_iter().filter(|outlet| outlet.end_turn().is_pending()).collect();
+        if !remain.is_empty() {
+            self.gathers.store(true, Ordering::Relaxed);
+        }
+        remain
+    }
+
     fn hurried(&self, duration: Duration) -> Duration {
         if self.progress.is_open() || duration <= HURRY {
             return duration;
@@ -631,8 +703,13 @@ impl AsyncUdpSocket for Socket {
         if self.progress.nudged.swap(false, Ordering::AcqRel) {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
+        if self.progress.has_taken_enough() {
+            // The driver polls again in its next turn.
+            return Poll::Pending;
+        }
         let received = self.base.socket.poll_recv(cx, bufs, meta);
         if let Poll::Ready(Ok(count)) = received {
+            self.progress.takes(meta.iter().take(count).map(|meta| meta.len).sum());
             let Watched { record, servers, .. } = &self.watched;
             let has_servers = !servers.servers().is_empty();
             let is_open = self.progress.is_open();
@@ -781,6 +858,13 @@ impl Socket {
         let until_the_end = async move { ended.run_until_cancelled(repeat).await.unwrap_or_default() };
         self.runtime.spawn(Box::pin(until_the_end)).detach();
     }
+}
+
+/// How many bytes of full datagrams the socket holds that nobody has read. Linux counts what it takes to keep them, too, as
+/// much again, and says twice what can be asked for.
+fn granted_bytes(kernel: &socket2::SockRef<'_>) -> Option<u32> {
+    let granted = u32::try_from(kernel.recv_buffer_size().ok()?).ok()?;
+    Some(if cfg!(target_os = "linux") { granted / 2 } else { granted })
 }
 
 /// How long each of the datagrams is that are sent at once, but for the last.

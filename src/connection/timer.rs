@@ -2,8 +2,9 @@
 //!
 //! The driver sleeps anew after every datagram and every message, mostly a little longer than before. A fresh timer of
 //! tokio's costs an allocation and two turns of the timer wheel; and if it is to run out before all others, it wakes
-//! the thread that waits for input and output, so that it waits less long. Most of those timers never run out. So an
-//! earlier timer is left as it is: when it runs out, it is set for what is left.
+//! the thread that waits for input and output, so that it waits less long. Most of those timers never run out. So the timer
+//! is kept. To set tokio's later is an atomic exchange, and it runs out once. Another runtime's that is earlier is left as
+//! it is: when it runs out, there is one for what is left.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -86,6 +87,9 @@ impl Future for Sleep {
         let this = &mut *self;
         loop {
             match &mut this.timer {
+                Some(Timer { at, sleep: Kind::Tokio(_) }) if *at < this.until => {
+                    this.timers.set(&mut this.timer, this.until);
+                }
                 Some(timer) if timer.at <= this.until => {
                     std::task::ready!(timer.poll(cx));
                     if timer.at >= this.until {

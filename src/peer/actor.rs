@@ -330,14 +330,16 @@ impl Running {
             Effect::Say(frame) => self.channels.say(frame),
             Effect::SayHello => {
                 self.connection.0.set_greeting();
-                self.channels.say(hello(self.channels.window_bytes(), self.connection.0.is_steady()));
+                let connection = &self.connection.0;
+                let credit = self.channels.window_bytes();
+                self.channels.say(hello(credit, connection.is_steady(), connection.socket_bytes()));
             }
             Effect::Credit { limit, pause } => self.channels.credit(limit, pause),
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open(self.state.remote_is_steady());
                 self.driver = self.connection.0.take_driver();
                 self.ears.gauges.set_connected();
-                self.channels.start_sending(credit);
+                self.channels.start_sending(credit, self.state.remote_socket_bytes());
                 self.pulse = Some(Instant::now());
                 if credit.is_none() {
                     self.settling.watched = Some(self.channels.reliable());

@@ -219,9 +219,11 @@ impl Channels {
         }
     }
 
-    /// Sends packets from now on; with the remote's first credit, if it gives credits.
-    pub(crate) fn start_sending(&mut self, credit: Option<u64>) {
+    /// Sends packets from now on; with the remote's first credit, if it gives credits, and what its socket holds, if it
+    /// knows.
+    pub(crate) fn start_sending(&mut self, credit: Option<u64>, socket_bytes: usize) {
         self.sending = true;
+        self.paces.iter_mut().for_each(|(pace, _)| pace.set_remote_socket(socket_bytes));
         self.credits = credit.map(|limit| Credits {
             limit,
             sent: 0,

@@ -6,7 +6,7 @@
 //!
 //! | name | frame | fields |
 //! |---|---|---|
-//! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64, steady u8 |
+//! | 1 | [`Hello`](Frame::Hello) | version u8, credit u64, steady u8, socket u32 |
 //! | 2 | [`Credit`](Frame::Credit) | credit u64, received u64, pause u8 |
 //! | 3 | [`Goodbye`](Frame::Goodbye) | sent u64, received u64 |
 //! | 4 | [`GoodbyeAck`](Frame::GoodbyeAck) | received u64 |
@@ -29,6 +29,8 @@ pub(crate) enum Frame {
         credit: u64,
         /// Its clock is not ahead of time, so a lone packet is acknowledged after a while only.
         steady: bool,
+        /// How many bytes of datagrams its socket holds for it; 0 if that is not known.
+        socket_bytes: u32,
     },
     /// The sender's reader goes on.
     Credit {
@@ -107,11 +109,12 @@ impl Frame {
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = BytesMut::with_capacity(24);
         match *self {
-            Frame::Hello { version, credit, steady } => {
+            Frame::Hello { version, credit, steady, socket_bytes } => {
                 out.put_u8(1);
                 out.put_u8(version);
                 out.put_u64(credit);
                 out.put_u8(steady.into());
+                out.put_u32(socket_bytes);
             }
             Frame::Credit { credit, received, pause } => {
                 out.put_u8(2);
@@ -162,6 +165,7 @@ impl Frame {
                 version: fields.try_get_u8()?,
                 credit: fields.try_get_u64()?,
                 steady: fields.try_get_u8()? != 0,
+                socket_bytes: fields.try_get_u32()?,
             },
             2 => Frame::Credit {
                 credit: fields.try_get_u64()?,
@@ -188,11 +192,14 @@ mod tests {
 
     fn any_frame() -> impl Strategy<Value = Frame> {
         prop_oneof![
-            (any::<u8>(), any::<u64>(), any::<bool>()).prop_map(|(version, credit, steady)| Frame::Hello {
-                version,
-                credit,
-                steady
-            }),
+            (any::<u8>(), any::<u64>(), any::<bool>(), any::<u32>()).prop_map(
+                |(version, credit, steady, socket_bytes)| Frame::Hello {
+                    version,
+                    credit,
+                    steady,
+                    socket_bytes
+                }
+            ),
             (any::<u64>(), any::<u64>(), any::<bool>()).prop_map(|(credit, received, pause)| Frame::Credit {
                 credit,
                 received,

@@ -4,7 +4,9 @@
 //! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
 //! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
 //! [twice the round trip and 20 ms](Rate::target), and at the most [what depends on the round trip](Rate::max): more of
-//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle.
+//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. On a near path that is
+//! fast it is [what passes in 4 ms](NEAR_TIME), as far as the remote's socket has room for it: on loopback, messages of
+//! 64 KiB go at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
 //!
 //! Measured on the simulated network (20 ms each way, with jitter, reliable packets of 16 KiB without end, one packet
 //! of each other mode every 10 ms): the ordered mode's latency falls from 621 ms (median) and 1,003 ms (99 %) to what
@@ -29,6 +31,10 @@ pub(super) struct Pace {
 
 /// The most that a channel hands to SCTP on a near path, and how much more for each second of the round trip.
 const MAX_NEAR_BYTES: usize = 256 * 1024;
+/// More than that is what a fast link takes in this time, as long as the three channels together leave a quarter of the
+/// remote's socket free.
+const NEAR_TIME: Duration = Duration::from_millis(4);
+const SOCKET_SHARE: usize = 4;
 const MAX_BYTES_PER_SECOND: f64 = 50e6;
 /// What a link is given that was not measured yet, unless its round trip is at the most so long.
 const FIRST_BYTES: usize = 64 * 1024;
@@ -90,6 +96,11 @@ impl Pace {
     pub(super) fn set_round_trip(&mut self, time: Duration) {
         self.rate.round_trip = Some(time);
     }
+
+    /// How much the remote's socket holds; 0 if that is not known.
+    pub(super) fn set_remote_socket(&mut self, bytes: usize) {
+        self.rate.remote_socket = bytes;
+    }
 }
 
 /// What is known of the link, and what follows from it.
@@ -101,7 +112,10 @@ struct Rate {
     done: u64,
     /// When the measurement began, and what SCTP was done with then.
     sample: Option<(Instant, u64)>,
+    /// What it was done with in a second of the last sample.
+    per_second: f64,
     round_trip: Option<Duration>,
+    remote_socket: usize,
 }
 
 /// How much SCTP may hold.
@@ -116,7 +130,15 @@ enum Limit {
 
 impl Default for Rate {
     fn default() -> Rate {
-        Rate { limit: Limit::Unknown, handed: 0, done: 0, sample: None, round_trip: None }
+        Rate {
+            limit: Limit::Unknown,
+            handed: 0,
+            done: 0,
+            sample: None,
+            per_second: 0.0,
+            round_trip: None,
+            remote_socket: 0,
+        }
     }
 }
 
@@ -132,7 +154,9 @@ impl Rate {
 
     fn max(&self) -> usize {
         let seconds = self.round_trip.unwrap_or_default().as_secs_f64();
-        (MAX_NEAR_BYTES + (seconds * MAX_BYTES_PER_SECOND) as usize).min(MAX_HELD_BYTES)
+        let fast = (self.per_second * NEAR_TIME.as_secs_f64()) as usize;
+        let near = fast.min(self.remote_socket / SOCKET_SHARE).max(MAX_NEAR_BYTES);
+        (near + (seconds * MAX_BYTES_PER_SECOND) as usize).min(MAX_HELD_BYTES)
     }
 
     fn measured(&mut self, outstanding_bytes: usize, now: Instant) {
@@ -143,6 +167,7 @@ impl Rate {
         if time >= SAMPLE.max(round_trip) {
             let rate = self.done.saturating_sub(done) as f64 / time.as_secs_f64();
             let target = Rate::target(rate, round_trip);
+            self.per_second = rate;
             self.limit = if target < self.max() { Limit::Bytes(target) } else { Limit::Most };
             self.sample = Some((now, self.done));
         }
@@ -211,6 +236,17 @@ mod tests {
             rate.handed = FIRST_BYTES as u64;
             assert_eq!(rate.has_room(), room, "{millis} ms");
         }
+    }
+
+    #[test]
+    fn a_near_link_that_is_fast_may_hold_what_passes_in_4_ms_if_the_remotes_socket_has_room_for_it() {
+        let max = |per_second, remote_socket| Rate { per_second, remote_socket, ..Rate::default() }.max();
+        let socket = 4 * 1024 * 1024;
+        assert_eq!(max(50e6, socket), MAX_NEAR_BYTES);
+        assert_eq!(max(100e6, socket), 400_000);
+        assert_eq!(max(1e9, socket), 1024 * 1024);
+        assert_eq!(max(1e9, 212_992), MAX_NEAR_BYTES);
+        assert_eq!(max(1e9, 0), MAX_NEAR_BYTES, "a stranger's");
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub(crate) struct State {
     heard_hello: Option<u64>,
     /// It has said that its clock is not ahead of time.
     remote_is_steady: bool,
+    remote_socket_bytes: usize,
     /// Reliable packets that the remote has said to have.
     confirmed: u64,
     /// Leaving, and everything is handed to SCTP.
@@ -186,6 +187,7 @@ impl State {
             said_hello: false,
             heard_hello: None,
             remote_is_steady: false,
+            remote_socket_bytes: 0,
             confirmed: 0,
             drained: false,
             owes_ack: false,
@@ -205,6 +207,11 @@ impl State {
     /// Whether the remote has said that its clock is not ahead of time.
     pub(crate) fn remote_is_steady(&self) -> bool {
         self.remote_is_steady
+    }
+
+    /// What the remote has said that its socket holds; 0 if it does not know.
+    pub(crate) fn remote_socket_bytes(&self) -> usize {
+        self.remote_socket_bytes
     }
 
     /// When a [`Input::Tick`] is due.
@@ -355,9 +362,10 @@ impl State {
 
     fn heard(&mut self, frame: Frame, tally: Tally, now: Instant, effects: &mut Vec<Effect>) {
         match frame {
-            Frame::Hello { credit, steady, .. } => {
+            Frame::Hello { credit, steady, socket_bytes, .. } => {
                 if self.heard_hello.is_none() {
                     self.remote_is_steady = steady;
+                    self.remote_socket_bytes = socket_bytes as usize;
                     self.heard_hello = Some(credit);
                     self.greet(tally, now, effects);
                 }
@@ -620,8 +628,8 @@ impl State {
 }
 
 /// The hello of this release.
-pub(crate) fn hello(credit: u64, steady: bool) -> Frame {
-    Frame::Hello { version: CONTROL_VERSION, credit, steady }
+pub(crate) fn hello(credit: u64, steady: bool, socket_bytes: u32) -> Frame {
+    Frame::Hello { version: CONTROL_VERSION, credit, steady, socket_bytes }
 }
 
 #[cfg(test)]

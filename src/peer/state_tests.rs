@@ -40,7 +40,10 @@ fn a_hello_that_comes_before_the_channels_are_open_is_answered_when_they_are() {
 #[test]
 fn a_second_hello_changes_nothing() {
     let mut peer = connected();
-    assert_eq!(peer.hears(Frame::Hello { version: 1, credit: u64::MAX, steady: false }), nothing());
+    assert_eq!(
+        peer.hears(Frame::Hello { version: 1, credit: u64::MAX, steady: false, socket_bytes: 0 }),
+        nothing()
+    );
 }
 
 #[test]
@@ -547,7 +550,7 @@ const LIMITS: Limits = Limits {
     window_bytes: 1 << 20,
 };
 const OURS: Agreed = Agreed { control: Some(1), dtls_client: DTLS_CLIENT, max_message_bytes: 65_536 };
-const HELLO: Frame = Frame::Hello { version: 1, credit: 1000, steady: false };
+const HELLO: Frame = Frame::Hello { version: 1, credit: 1000, steady: false, socket_bytes: 0 };
 
 /// A peer's state, its clock and its counters.
 struct Subject {

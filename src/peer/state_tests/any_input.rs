@@ -93,7 +93,7 @@ fn any_heard() -> impl Strategy<Value = Heard> {
 fn any_frame() -> impl Strategy<Value = Frame> {
     let number = || prop_oneof![3 => 0u64..4, 1 => any::<u64>()];
     prop_oneof![
-        3 => number().prop_map(|credit| Frame::Hello { version: CONTROL_VERSION, credit, steady: false }),
+        3 => number().prop_map(|credit| Frame::Hello { version: CONTROL_VERSION, credit, steady: false, socket_bytes: 0 }),
         1 => (number(), number(), any::<bool>())
             .prop_map(|(credit, received, pause)| Frame::Credit { credit, received, pause }),
         2 => (number(), number()).prop_map(|(sent, received)| Frame::Goodbye { sent, received }),
