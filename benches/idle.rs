@@ -5,7 +5,7 @@
 //! SVG=docs/speed cargo bench --bench idle           # and a plot
 //! ```
 //!
-//! A hub with 50 links, of the one and then of the other, each in a process of its own, so that memory is its own: both
+//! A hub with 50 links, of the one and then of the other, and of the mesh with messages of 20 KiB at the most, each in a process of its own, so that memory is its own: both
 //! ends of each link are in it, and each figure is for one end of one link. What two links and their closing have made
 //! of the process is there before it is looked at. Of Linux alone.
 //!
@@ -25,7 +25,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use support::bare::Side;
-use support::meshes::Member;
+use support::meshes::{self, Member};
 use support::report::{Asked, Table};
 use support::{End, Star, machine, star};
 use tokio::runtime::Runtime;
@@ -35,6 +35,12 @@ const LINKS: usize = 50;
 /// Until all that comes with the opening is over: repeats of its datagrams for 2 s, ICE's checks of other pairs for longer.
 const SETTLES: Duration = Duration::from_secs(12);
 const IDLE: Duration = Duration::from_secs(10);
+
+const MESH: &str = "mesh";
+/// With `max_message_bytes`, as the library's buffer is as long.
+const SHORT: &str = "mesh, 20 KiB messages";
+const SHORT_BYTES: usize = 20 * 1024;
+const BARE: &str = "bare";
 
 /// The argument with which this program is the one that is measured.
 const MEASURED: &str = "--measured";
@@ -47,7 +53,11 @@ fn main() {
         let links = links.parse().expect("a number of links");
         let runtime = Runtime::new().expect("a runtime");
         let figures = match which.as_str() {
-            "mesh" => runtime.block_on(measure::<Member>(links)),
+            MESH => runtime.block_on(measure::<Member>(links)),
+            SHORT => {
+                meshes::MAX_MESSAGE_BYTES.get_or_init(|| SHORT_BYTES);
+                runtime.block_on(measure::<Member>(links))
+            }
             _ => runtime.block_on(measure::<Side>(links)),
         };
         println!("{}", figures.map(|figure| figure.to_string()).join(" "));
@@ -55,7 +65,7 @@ fn main() {
     }
     let asked = Asked::from_args();
     let mut table = Table::new(&["idle end of a link", "KiB", "CPU µs/s", "wake-ups /s", "files", "sockets"]);
-    for which in ["mesh", "bare"].into_iter().filter(|_| asked.wants("idle")) {
+    for which in [MESH, SHORT, BARE].into_iter().filter(|_| asked.wants("idle")) {
         let links = asked.times(LINKS).to_string();
         let child = Command::new(std::env::current_exe().expect("this program"))
             .args([MEASURED, which, &links])

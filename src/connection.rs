@@ -103,6 +103,8 @@ struct Shared {
     clock: Arc<Clock>,
     /// Channels that the remote opened in-band.
     refused_channels: AtomicU64,
+    /// The longest message, either way.
+    max_message_bytes: usize,
     /// Our ICE session, once ICE was restarted.
     session: std::sync::Mutex<Option<String>>,
 }
@@ -282,6 +284,7 @@ impl PeerConnection {
             record: Arc::new(Record::new(config.relay_only)),
             clock: Arc::new(Clock::new(base.clone(), beat)),
             refused_channels: AtomicU64::new(0),
+            max_message_bytes: config.longest_message(),
             session: std::sync::Mutex::default(),
         });
         // A driver that ends by itself leaves the connection without a state change; so we make one.
@@ -332,7 +335,7 @@ impl PeerConnection {
             .build();
         let built = PeerConnectionBuilder::new()
             .with_configuration(configuration)
-            .with_setting_engine(settings(config.relay_only))
+            .with_setting_engine(settings(config))
             .with_runtime(driven_by)
             .with_handler(Arc::new(Handler {
                 shared: shared.clone(),
@@ -801,6 +804,7 @@ mod tests {
             record: Arc::default(),
             clock: Arc::new(Clock::new(Arc::new(TokioRuntime), false)),
             refused_channels: AtomicU64::new(0),
+            max_message_bytes: MAX_MESSAGE_BYTES,
             session: std::sync::Mutex::default(),
         });
         let closing = tokio::spawn(close(async { panic!("on purpose") }, shared.clone())).await;

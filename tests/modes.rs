@@ -18,8 +18,8 @@ use futures::stream::FuturesUnordered;
 use futures::{SinkExt, StreamExt as _};
 use support::*;
 use webrtc_mesh::{
-    DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerId, SendError, Signal, Target, TransferMode,
-    TrySendError,
+    DisconnectReason, Mesh, MeshEvent, OutgoingPacket, PeerConnection, PeerId, SendError, Signal, Target,
+    TransferMode, TrySendError,
 };
 
 /// At a modest rate, so that loopback loses nothing of the unreliable modes either.
@@ -208,6 +208,31 @@ fn a_packet_over_the_limit_is_refused_before_anything_is_sent() {
             talk(one, other, "the first that comes").await;
         }
         close_all(meshes).await;
+    });
+}
+
+/// One side is configured for short packets, and says so to the other.
+#[test]
+fn who_is_configured_for_short_packets_neither_sends_longer_ones_nor_is_sent_any() {
+    promise(async {
+        let (mut one, mut two) = (builder().build(id(1)), builder().build(id(2)));
+        let here = PeerConnection::new(config().max_message_bytes(30_000)).await.unwrap();
+        let there = connection().await;
+        add(&one, &here, 2).await.unwrap();
+        add(&two, &there, 1).await.unwrap();
+        carry(&here, &there);
+        here.create_offer().await.unwrap();
+        assert_eq!(next(&mut one).await, MeshEvent::PeerConnected(id(2)));
+        assert_eq!(next(&mut two).await, MeshEvent::PeerConnected(id(1)));
+        let too_large = Err(SendError::TooLarge { actual: 30_001, limit: 30_000 });
+        let (from_one, from_two) = (one.handle(), two.handle());
+        for (from, to, there) in [(1, &mut two, from_one), (2, &mut one, from_two)] {
+            let other = id(3 - from);
+            assert_eq!(there.send(OutgoingPacket::reliable(other, noise(30_001))).await, too_large);
+            there.send(OutgoingPacket::reliable(other, noise(30_000))).await.unwrap();
+            assert_eq!(next(to).await, said(from, noise(30_000)));
+        }
+        close_all(vec![one, two]).await;
     });
 }
 

@@ -1,6 +1,7 @@
 //! The mesh, on its defaults.
 
 use std::net::Ipv4Addr;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,9 @@ use webrtc_mesh::{
 };
 
 use super::{End, Input, Wire};
+
+/// The longest message, if it is not the default.
+pub static MAX_MESSAGE_BYTES: OnceLock<usize> = OnceLock::new();
 
 /// A mesh, and to whom it sends.
 pub struct Member {
@@ -44,6 +48,10 @@ impl Member {
 /// Adds a peer, and leaves a task that carries the signals. Returns when it was added.
 pub async fn add(mesh: &MeshHandle, peer: PeerId, offers: bool, wire: Wire<Signal>) -> Instant {
     let config = PeerConnectionConfig::new().bind((Ipv4Addr::LOCALHOST, 0).into());
+    let config = match MAX_MESSAGE_BYTES.get() {
+        Some(bytes) => config.max_message_bytes(*bytes),
+        None => config,
+    };
     let connection = PeerConnection::new(config).await.expect("a connection");
     wire.made().await;
     let began = Instant::now();

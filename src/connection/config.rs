@@ -10,6 +10,7 @@ use futures::future::{BoxFuture, FutureExt as _};
 use tokio_util::task::AbortOnDropHandle;
 use webrtc::runtime::Runtime;
 
+use super::description::MAX_MESSAGE_BYTES;
 use super::ice_server::{IceServer, Server};
 use crate::error::ConnectionError;
 
@@ -27,6 +28,7 @@ pub struct PeerConnectionConfig {
     /// Some of the servers came from the callback.
     pub(crate) asked: bool,
     pub(crate) relay_only: bool,
+    max_message_bytes: Option<usize>,
     pub(crate) runtime: Option<Arc<dyn Runtime>>,
     /// The simulated host that it is of.
     #[cfg(feature = "sim")]
@@ -35,6 +37,9 @@ pub struct PeerConnectionConfig {
 
 /// Gives the ICE servers of one connection.
 type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<IceServer>, String>> + Send + Sync>;
+
+/// What the control channel needs: a description that is relayed for two others.
+const MIN_MESSAGE_BYTES: usize = 20 * 1024;
 
 /// How long the callback for ICE servers may take.
 pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -103,6 +108,23 @@ impl PeerConnectionConfig {
     pub fn relay_only(mut self, relay_only: bool) -> Self {
         self.relay_only = relay_only;
         self
+    }
+
+    /// Sends and takes no packets that are longer than so many bytes, between 20 KiB and 256 KiB, which is the default;
+    /// what is outside is set to the nearest. A longer one that is to be sent is
+    /// [`TooLarge`](crate::SendError::TooLarge), and the remote is told that this side takes no more
+    /// (`a=max-message-size`, RFC 8841 section 6), so that it sends none.
+    ///
+    /// The `webrtc` crate keeps a buffer of this length for each connection, which is half of what a connection takes: for
+    /// many peers and short packets it is worth setting.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = Some(bytes.clamp(MIN_MESSAGE_BYTES, MAX_MESSAGE_BYTES));
+        self
+    }
+
+    /// The longest message, either way.
+    pub(crate) fn longest_message(&self) -> usize {
+        self.max_message_bytes.unwrap_or(MAX_MESSAGE_BYTES)
     }
 
     /// Takes sockets, clock and tasks from this runtime of the `webrtc` crate. Default: tokio's, or that of the
@@ -237,6 +259,7 @@ impl fmt::Debug for PeerConnectionConfig {
             .field("port_range", &self.port_range)
             .field("ice_servers", &self.ice_servers.len())
             .field("relay_only", &self.relay_only)
+            .field("max_message_bytes", &self.longest_message())
             .field("runtime", &self.runtime.as_ref().map(|runtime| runtime.name()))
             .finish_non_exhaustive()
     }

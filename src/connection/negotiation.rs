@@ -444,7 +444,7 @@ impl Inner {
             control: remote.mark.as_ref().map(|mark| mark.version.min(CONTROL_VERSION)),
             // The answerer takes the server's part (see `settings`), so the client is who offered to one that does.
             dtls_client: matches!(negotiation.role, Some(Role::Offerer(_))) && remote.setup_passive,
-            max_message_bytes: remote.max_message_bytes,
+            max_message_bytes: remote.max_message_bytes.min(self.shared.max_message_bytes),
         };
         if agreed.control.is_some() {
             self.shared.progress.set_among_us();

@@ -48,7 +48,7 @@ const ICE_FAILED_AFTER: Duration = Duration::ZERO;
 /// A little less than a second, so that an idle link is not too early for the next [beat](super::clock::Clock).
 pub(super) const ICE_KEEPALIVE: Duration = Duration::from_millis(950);
 
-pub(super) fn settings(relay_only: bool) -> SettingEngine {
+pub(super) fn settings(config: &PeerConnectionConfig) -> SettingEngine {
     SettingEngineBuilder::new()
         .with_include_loopback_candidate(true)
         // As the DTLS server we lose nothing of what the remote sends the moment it is connected; as the client we
@@ -61,9 +61,9 @@ pub(super) fn settings(relay_only: bool) -> SettingEngine {
         .with_discard_local_candidates_during_ice_restart(true)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .with_prflx_acceptance_min_wait(Some(ICE_PEER_REFLEXIVE_WAIT))
-        .with_relay_acceptance_min_wait(if relay_only { ICE_RELAY_WAIT } else { None })
+        .with_relay_acceptance_min_wait(if config.relay_only { ICE_RELAY_WAIT } else { None })
         .with_turn_allocation_refresh_interval_cap(TURN_REFRESH_INTERVAL)
-        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(SctpMaxMessageSize::MAX_MESSAGE_SIZE))
+        .with_sctp_max_message_size(SctpMaxMessageSize::Bounded(config.longest_message() as u32))
         .with_sctp_max_receive_buffer_size(RECEIVE_WINDOW_BYTES)
         .build()
 }
