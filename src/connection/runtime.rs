@@ -264,8 +264,8 @@ impl Progress {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn has_taken_enough(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) >= MAX_TURN_BYTES
+    fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Makes the driver look for messages that it has left in SCTP.
@@ -699,11 +699,14 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.progress.receiver.register(cx.waker());
+        // Within a turn it only looks for more, and is not to be woken for it.
+        if self.progress.taken() == 0 {
+            self.progress.receiver.register(cx.waker());
+        }
         if self.progress.nudged.swap(false, Ordering::AcqRel) {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
-        if self.progress.has_taken_enough() {
+        if self.progress.taken() >= MAX_TURN_BYTES {
             // The driver polls again in its next turn.
             return Poll::Pending;
         }
