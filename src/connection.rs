@@ -42,8 +42,8 @@ use webrtc::peer_connection::{
 use webrtc::runtime::{Runtime, TokioRuntime};
 
 pub(crate) use channel::{Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, Outstanding};
-pub(crate) use config::ASK_LIMIT;
 pub use config::PeerConnectionConfig;
+pub(crate) use config::{ASK_LIMIT, MIN_MESSAGE_BYTES};
 pub(crate) use description::{CONTROL_VERSION, MAX_MESSAGE_BYTES, Mark, RemoteDescription, Stamp};
 pub use description::{IceCandidate, SdpKind, SessionDescription, Signal};
 pub use ice_server::IceServer;
@@ -791,7 +791,17 @@ impl PartialEq for PeerConnection {
 mod tests {
     use futures::StreamExt as _;
 
+    use super::runtime::SOCKET_BUFFER_BYTES;
     use super::*;
+
+    #[tokio::test]
+    async fn it_is_known_what_its_socket_holds() {
+        let config = PeerConnectionConfig::new().bind((std::net::Ipv4Addr::LOCALHOST, 0).into());
+        let connection = PeerConnection::new(config).await.unwrap();
+        let bytes = connection.socket_bytes() as usize;
+        assert!((4096..=SOCKET_BUFFER_BYTES).contains(&bytes), "{bytes}");
+        connection.close().await;
+    }
 
     #[tokio::test]
     async fn a_connection_is_closed_even_if_the_library_panics() {

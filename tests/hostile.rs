@@ -23,7 +23,7 @@ use webrtc_mesh::{
 const CONTROL: usize = 3;
 
 fn hello(credit: u64) -> Vec<u8> {
-    [&[1, 1][..], &credit.to_be_bytes(), &[0]].concat()
+    [&[1, 1][..], &credit.to_be_bytes(), &[0], &0_u32.to_be_bytes()].concat()
 }
 
 /// A mesh that is connected with one such remote, which has said hello.

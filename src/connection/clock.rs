@@ -697,6 +697,26 @@ mod tests {
     }
 
     #[test]
+    fn a_look_of_ices_is_put_off_while_the_clock_is_ahead_and_nothing_else_is() {
+        let sleeps = |round_trip, traffic, after| {
+            let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+            clock.change(start, |state| {
+                (state.round_trip, state.traffic) = (Some(round_trip), Some(start - traffic));
+            });
+            // It looks, and goes to sleep.
+            clock.read(start, true);
+            clock.read(start, true);
+            clock.turn(after, start).sleep
+        };
+        let look = MS(200);
+        let near = |time: Duration, expected| assert!(time.abs_diff(expected) < MS(1), "{time:?}");
+        near(sleeps(MS(0), S(0), look), MS(20) + MS(20));
+        near(sleeps(MS(0), S(0), look - MS(10)), MS(19));
+        near(sleeps(MS(400), S(0), look), MS(104) + MS(4));
+        near(sleeps(MS(0), S(3), look), look);
+    }
+
+    #[test]
     fn after_a_silence_the_clock_leaps_as_far_as_a_timer_may_have_left() {
         let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
         let waits_since = |since: Option<Instant>| clock.lock().waits = since.map(|since| (since, since));

@@ -38,8 +38,8 @@ pub struct PeerConnectionConfig {
 /// Gives the ICE servers of one connection.
 type Ask = Arc<dyn Fn() -> BoxFuture<'static, Result<Vec<IceServer>, String>> + Send + Sync>;
 
-/// What the control channel needs: a description that is relayed for two others.
-const MIN_MESSAGE_BYTES: usize = 20 * 1024;
+/// What the control channel needs: a description that is relayed for two others, its name and its destination.
+pub(crate) const MIN_MESSAGE_BYTES: usize = 20 * 1024;
 
 /// How long the callback for ICE servers may take.
 pub(crate) const ASK_LIMIT: Duration = Duration::from_secs(10);
@@ -113,7 +113,8 @@ impl PeerConnectionConfig {
     /// Sends and takes no packets that are longer than so many bytes, between 20 KiB and 256 KiB, which is the default;
     /// what is outside is set to the nearest. A longer one that is to be sent is
     /// [`TooLarge`](crate::SendError::TooLarge), and the remote is told that this side takes no more
-    /// (`a=max-message-size`, RFC 8841 section 6), so that it sends none.
+    /// (`a=max-message-size`, RFC 8841 section 6), so that it sends none. Another stack that does so all the same loses
+    /// that packet, and what comes with it.
     ///
     /// The `webrtc` crate keeps a buffer of this length for each connection, which is half of what a connection takes: for
     /// many peers and short packets it is worth setting.

@@ -2,45 +2,40 @@
 //!
 //! ICE looks every 200 ms whether it is time to ask the remote, and asks once in a second. By a clock that runs ten times
 //! ahead that is a turn of the driver every 20 ms, a quarter of all in a game that sends 60 packets a second, and it can be
-//! [put off](super::clock) as nothing else of the driver's can. The driver tells only when the first of all that it
-//! waits for is due. But ICE counts from the instant of its last look, and the driver has that from its runtime: what
-//! is due 200 ms after one of the instants that it was told in the turn in which ICE has looked is the next look.
-//!
-//! Should something else be due at the same nanosecond, it is put off once.
+//! [put off](super::clock). The driver tells only when the first of all that it waits for is due. But ICE counts from the
+//! instant of its last look, and the driver has that from its runtime, as the last but one of the instants that it was told
+//! in that turn: what is due 200 ms after it is the next look. An acknowledgement is due as long after a datagram, but after
+//! that the driver was told more than one instant until it looked.
 
 use std::time::{Duration, Instant};
 
 /// `DEFAULT_CHECK_INTERVAL` of `rtc-ice`.
 const EVERY: Duration = Duration::from_millis(200);
 
-/// A turn that has looked ends with these: the look, and one that the driver sleeps from; before the look there may have
-/// been an event.
-const READS: usize = 4;
-
 /// By the connection's clock.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// What the driver was told last, newest first.
-    reads: [Option<Instant>; READS],
-    /// When the next look is due, which is one of these.
-    due: [Option<Instant>; READS],
+    /// What the driver was told last, and before that.
+    last: Option<Instant>,
+    before: Option<Instant>,
+    /// When the next look is due.
+    due: Option<Instant>,
 }
 
 impl Looks {
     /// The driver is told the time.
     pub(super) fn read(&mut self, time: Instant) {
-        self.reads.rotate_right(1);
-        self.reads[0] = Some(time);
+        self.before = self.last.replace(time);
     }
 
     /// The driver sleeps for so long after it was told the time. Whether it is ICE that is due then.
     pub(super) fn is_due(&mut self, duration: Duration) -> bool {
-        let Some(until) = self.reads[0].map(|read| read + duration) else { return false };
+        let Some(until) = self.last.map(|last| last + duration) else { return false };
         // What was due before has been done, in this turn.
-        if self.due.iter().flatten().all(|due| *due < until) {
-            self.due = self.reads.map(|read| read.map(|read| read + EVERY));
+        if self.due.is_none_or(|due| due < until) {
+            self.due = self.before.map(|look| look + EVERY);
         }
-        self.due.contains(&Some(until))
+        self.due == Some(until)
     }
 }
 
@@ -88,13 +83,36 @@ mod tests {
                 driver.read(MS(0));
                 assert!(driver.sleeps_until(next));
             }
-            // Something else is due before, as a delayed acknowledgement of what came just now.
-            let came = driver.read(MS(1));
-            driver.read(MS(0));
-            assert!(!driver.sleeps_until(came + MS(100)));
-            assert!(!driver.sleeps_until(came + MS(110)));
+            // Something else is due before.
+            driver.read(MS(1));
+            assert!(!driver.sleeps_until(next - MS(10)));
+            assert!(!driver.sleeps_until(next - MS(5)));
             assert!(driver.sleeps_until(next));
         }
+    }
+
+    #[test]
+    fn an_acknowledgement_that_is_delayed_as_long_is_not_taken_for_a_look() {
+        let mut driver = Driver::new();
+        let look = driver.read(MS(200));
+        driver.read(MS(0));
+        assert!(driver.sleeps_until(look + EVERY));
+        let came = driver.read(MS(150));
+        driver.read(MS(0));
+        assert!(driver.sleeps_until(look + EVERY), "the look is due before");
+        let look = driver.read(MS(50));
+        driver.read(MS(0));
+        assert!(!driver.sleeps_until(came + EVERY));
+        // It is late, and the datagram comes as ICE is due: it looks right after that.
+        driver.read(MS(150));
+        driver.read(MS(0));
+        assert!(driver.sleeps_until(look + EVERY));
+        let came = driver.read(MS(60));
+        let look = driver.read(MS(0));
+        driver.read(MS(0));
+        assert!(!driver.sleeps_until(came + EVERY));
+        driver.read(MS(1));
+        assert!(driver.sleeps_until(look + EVERY));
     }
 
     #[test]
@@ -109,6 +127,7 @@ mod tests {
         driver.read(MS(0));
         assert!(!driver.sleeps_until(look + MS(100)), "a timer of something else");
         driver.read(MS(50));
+        driver.read(MS(0));
         assert!(driver.sleeps_until(look + EVERY));
     }
 

@@ -117,7 +117,7 @@ const MAX_ACKNOWLEDGING: u8 = 20;
 const FAREWELLS: usize = 3;
 
 /// What each socket asks for, both ways: 16 bursts of the largest segmented send, 64 KiB each, and then some.
-const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+pub(super) const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// How much the driver takes from a socket before it acknowledges that, hands it over and sends: three of the largest
 /// segmented receives. With 100 KB messages of 1 KiB are a tenth slower, with 500 those of 64 KiB.
@@ -520,7 +520,7 @@ impl Runtime for ConnectionRuntime {
             return self.base.sleep(duration);
         }
         self.progress.begin_turn();
-        let gathered = self.end_turn();
+        let mut gathered = self.end_turn();
         if self.progress.turns_again() {
             let (progress, others) = (self.progress.clone(), self.base.yield_now());
             return Box::pin(async move {
@@ -536,16 +536,16 @@ impl Runtime for ConnectionRuntime {
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
-        let sleep = self.timers.sleep(self.hurried(turn.sleep));
+        let mut sleep = self.timers.sleep(self.hurried(turn.sleep));
         if gathered.is_empty() {
             return sleep;
         }
-        Box::pin(async move {
-            for outlet in gathered {
-                poll_fn(|cx| outlet.poll_end_turn(cx)).await;
-            }
-            sleep.await;
-        })
+        Box::pin(poll_fn(move |cx| {
+            gathered.retain(|outlet| {
+                outlet.upgrade().is_some_and(|outlet| outlet.poll_end_turn(cx).is_pending())
+            });
+            sleep.as_mut().poll(cx)
+        }))
     }
 
     fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
@@ -604,13 +604,14 @@ impl Drop for End {
 }
 
 impl ConnectionRuntime {
-    /// What was gathered leaves; those remain whose socket has no room for it.
-    fn end_turn(&self) -> Vec<Arc<Outlet>> {
+    /// What was gathered leaves; those remain whose socket has no room for it. Weak, as a restart of ICE binds the ports
+    /// anew.
+    fn end_turn(&self) -> Vec<Weak<Outlet>> {
         if !self.gathers.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }
-        let outlets: Vec<_> = lock(&self.outlets).iter().filter_map(Weak::upgrade).collect();
-        let remain: Vec<_> = outlets.into_iter().filter(|outlet| outlet.end_turn().is_pending()).collect();
+        let mut remain = lock(&self.outlets).clone();
+        remain.retain(|outlet| outlet.upgrade().is_some_and(|outlet| outlet.end_turn().is_pending()));
         if !remain.is_empty() {
             self.gathers.store(true, Ordering::Relaxed);
         }
@@ -867,7 +868,7 @@ impl Socket {
 /// much again, and says twice what can be asked for.
 fn granted_bytes(kernel: &socket2::SockRef<'_>) -> Option<u32> {
     let granted = u32::try_from(kernel.recv_buffer_size().ok()?).ok()?;
-    Some(if cfg!(target_os = "linux") { granted / 2 } else { granted })
+    Some(if cfg!(any(target_os = "linux", target_os = "android")) { granted / 2 } else { granted })
 }
 
 /// How long each of the datagrams is that are sent at once, but for the last.
@@ -886,8 +887,176 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
+    use webrtc::runtime::TokioRuntime;
+
     use super::super::handshake::APPLICATION_DATA;
     use super::*;
+
+    /// A socket from which there is always more to take, and with so much room.
+    #[derive(Debug, Default)]
+    struct Endless {
+        room: AtomicUsize,
+        /// The lengths of what was sent, and of the datagrams in it.
+        sent: Mutex<Vec<(usize, Option<usize>)>>,
+    }
+
+    impl AsyncUdpSocket for Endless {
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(NOBODY)
+        }
+
+        fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+            let room = self.room.load(Ordering::Relaxed);
+            if room == 0 {
+                return Poll::Pending;
+            }
+            self.room.store(room - 1, Ordering::Relaxed);
+            lock(&self.sent).push((transmit.contents.len(), transmit.segment_size));
+            Poll::Ready(Ok(transmit.contents.len()))
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            bufs: &mut [IoSliceMut<'_>],
+            meta: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            bufs[0].fill(APPLICATION_DATA);
+            (meta[0].len, meta[0].stride) = (bufs[0].len(), 1200);
+            Poll::Ready(Ok(1))
+        }
+
+        fn max_gso_segments(&self) -> usize {
+            64
+        }
+    }
+
+    /// Tokio, with such a socket for each.
+    #[derive(Debug, Default)]
+    struct Base(Arc<Endless>);
+
+    impl Runtime for Base {
+        fn spawn(&self, future: Boxed<'static, ()>) -> Box<dyn JoinHandle> {
+            TokioRuntime.spawn(future)
+        }
+
+        fn wrap_udp_socket(&self, _: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+            Ok(self.0.clone())
+        }
+
+        fn wrap_tcp_listener(
+            &self,
+            listener: std::net::TcpListener,
+        ) -> io::Result<Arc<dyn AsyncTcpListener>> {
+            TokioRuntime.wrap_tcp_listener(listener)
+        }
+
+        fn connect_tcp<'a>(&'a self, to: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+            TokioRuntime.connect_tcp(to)
+        }
+
+        fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+            TokioRuntime.resolve_host(host)
+        }
+
+        fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+            TokioRuntime.sleep(duration)
+        }
+
+        fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+            TokioRuntime.interval(period)
+        }
+
+        fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+            TokioRuntime.block_on(future);
+        }
+
+        fn yield_now(&self) -> Boxed<'static, ()> {
+            TokioRuntime.yield_now()
+        }
+
+        fn name(&self) -> &'static str {
+            "endless"
+        }
+    }
+
+    /// Does this as a connection's driver, with its runtime, its socket, and what is below that.
+    async fn drives(
+        act: impl FnOnce(Arc<ConnectionRuntime>, Arc<dyn AsyncUdpSocket>, Arc<Endless>) + Send + 'static,
+    ) {
+        let endless = Arc::new(Endless::default());
+        let base: Arc<dyn Runtime> = Arc::new(Base(endless.clone()));
+        let watched = Watched {
+            record: Arc::new(Record::new(false)),
+            servers: Arc::new(ServerWatch::new(Vec::new(), false, false)),
+            clock: Arc::new(Clock::new(base.clone(), false)),
+            on_no_relay: Arc::new(|_| {}),
+            on_heard: Arc::new(|_| {}),
+        };
+        let runtime = ConnectionRuntime::new(base, false, Arc::default(), Arc::new(|| {}), watched);
+        let runtime = Arc::new(runtime);
+        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let socket = runtime.wrap_udp_socket(socket).unwrap();
+        let home = runtime.driver().spawned(Box::pin({
+            let runtime = runtime.clone();
+            async move { act(runtime, socket, endless) }
+        }));
+        home.await;
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_when_enough_was_taken_and_the_next_goes_on() {
+        drives(|runtime, socket, _| {
+            let mut buf = vec![0; 64 * 1024];
+            let mut takes = || {
+                let mut cx = Context::from_waker(Waker::noop());
+                let mut meta = [RecvMeta::default()];
+                socket.poll_recv(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta).is_ready()
+            };
+            for _ in 0..3 {
+                assert_eq!((0..10).filter(|_| takes()).count(), MAX_TURN_BYTES / (64 * 1024));
+                drop(runtime.sleep(Duration::from_secs(1)));
+            }
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_was_gathered_leaves_at_the_end_of_the_turn_or_while_the_driver_sleeps() {
+        drives(|runtime, socket, below| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut sends = || {
+                let transmit = Transmit {
+                    destination: NOBODY,
+                    ecn: None,
+                    contents: &[APPLICATION_DATA; 1000],
+                    segment_size: None,
+                    src_ip: None,
+                };
+                assert!(socket.poll_send(&mut cx, &transmit).is_ready());
+            };
+            let left = || std::mem::take(&mut *lock(&below.sent));
+            below.room.store(2, Ordering::Relaxed);
+            (0..3).for_each(|_| sends());
+            assert_eq!(left(), [(1000, None)]);
+            drop(runtime.sleep(Duration::from_secs(1)));
+            assert_eq!(left(), [(2000, Some(1000))]);
+
+            below.room.store(1, Ordering::Relaxed);
+            (0..2).for_each(|_| sends());
+            assert_eq!(left(), [(1000, None)]);
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut sleep = runtime.sleep(Duration::from_secs(1));
+            assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(left(), [], "no room");
+            below.room.store(1, Ordering::Relaxed);
+            assert!(sleep.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(left(), [(1000, None)]);
+        })
+        .await;
+    }
 
     #[test]
     fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {

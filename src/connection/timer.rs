@@ -3,8 +3,8 @@
 //! The driver sleeps anew after every datagram and every message, mostly a little longer than before. A fresh timer of
 //! tokio's costs an allocation and two turns of the timer wheel; and if it is to run out before all others, it wakes
 //! the thread that waits for input and output, so that it waits less long. Most of those timers never run out. So the timer
-//! is kept. To set tokio's later is an atomic exchange, and it runs out once. Another runtime's that is earlier is left as
-//! it is: when it runs out, there is one for what is left.
+//! is kept. To set tokio's later is an atomic exchange: at its former time tokio puts it to where it belongs, and does not
+//! wake the driver. Another runtime's that is earlier is left as it is: when it runs out, there is one for what is left.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -118,6 +118,7 @@ mod tests {
     use std::io;
     use std::net::SocketAddr;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use futures::poll;
     use webrtc::runtime::{
@@ -208,6 +209,29 @@ mod tests {
         assert_eq!(made(), 3, "the earlier one has run out, and then what was left");
         timers.sleep(S(1)).await;
         assert_eq!((base.now() - begun, made()), (S(8), 4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_timer_that_is_set_later_wakes_nobody_at_its_former_time() {
+        #[derive(Default)]
+        struct Task(AtomicUsize);
+        impl Wake for Task {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let timers = Timers::new(Arc::new(Virtual::default()), true);
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(task.clone());
+        let mut cx = Context::from_waker(&waker);
+        assert!(timers.sleep(S(5)).as_mut().poll(&mut cx).is_pending());
+        let mut later = timers.sleep(S(10));
+        assert!(later.as_mut().poll(&mut cx).is_pending());
+        tokio::time::sleep(S(7)).await;
+        assert_eq!(task.0.load(Ordering::Relaxed), 0);
+        tokio::time::sleep(S(4)).await;
+        assert_eq!(task.0.load(Ordering::Relaxed), 1);
+        assert!(later.as_mut().poll(&mut cx).is_ready());
     }
 
     #[tokio::test(start_paused = true)]

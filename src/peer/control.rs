@@ -18,6 +18,8 @@
 
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 
+use crate::connection::MIN_MESSAGE_BYTES;
+
 /// A message of the control channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
@@ -85,6 +87,7 @@ pub(crate) enum Frame {
 
 /// The longest body that is relayed: a description with the candidates of some fifty addresses.
 pub(crate) const MAX_RELAYED_BYTES: usize = 16 * 1024;
+const _: () = assert!(5 + MAX_RELAYED_BYTES <= MIN_MESSAGE_BYTES);
 
 /// What a packet counts for in credits and queue bounds: its bytes, and what holding it costs beside them. So a
 /// queue of empty packets is bounded too.

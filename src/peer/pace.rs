@@ -4,9 +4,9 @@
 //! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
 //! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
 //! [twice the round trip and 20 ms](Rate::target), and at the most [what depends on the round trip](Rate::max): more of
-//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. On a near path that is
-//! fast it is [what passes in 4 ms](NEAR_TIME), as far as the remote's socket has room for it: on loopback, messages of
-//! 64 KiB go at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
+//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. Of a fast link it is
+//! [what passes in 4 ms](FAST_TIME), up to a quarter of what the remote's socket holds: on loopback, messages of 64 KiB go
+//! at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
 //!
 //! Measured on the simulated network (20 ms each way, with jitter, reliable packets of 16 KiB without end, one packet
 //! of each other mode every 10 ms): the ordered mode's latency falls from 621 ms (median) and 1,003 ms (99 %) to what
@@ -31,9 +31,9 @@ pub(super) struct Pace {
 
 /// The most that a channel hands to SCTP on a near path, and how much more for each second of the round trip.
 const MAX_NEAR_BYTES: usize = 256 * 1024;
-/// More than that is what a fast link takes in this time, as long as the three channels together leave a quarter of the
-/// remote's socket free.
-const NEAR_TIME: Duration = Duration::from_millis(4);
+/// More than the former is what a fast link takes in this time, and at the most this share of the remote's socket: there
+/// are three channels.
+const FAST_TIME: Duration = Duration::from_millis(4);
 const SOCKET_SHARE: usize = 4;
 const MAX_BYTES_PER_SECOND: f64 = 50e6;
 /// What a link is given that was not measured yet, unless its round trip is at the most so long.
@@ -154,7 +154,7 @@ impl Rate {
 
     fn max(&self) -> usize {
         let seconds = self.round_trip.unwrap_or_default().as_secs_f64();
-        let fast = (self.per_second * NEAR_TIME.as_secs_f64()) as usize;
+        let fast = (self.per_second * FAST_TIME.as_secs_f64()) as usize;
         let near = fast.min(self.remote_socket / SOCKET_SHARE).max(MAX_NEAR_BYTES);
         (near + (seconds * MAX_BYTES_PER_SECOND) as usize).min(MAX_HELD_BYTES)
     }
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_near_link_that_is_fast_may_hold_what_passes_in_4_ms_if_the_remotes_socket_has_room_for_it() {
+    fn a_fast_link_may_hold_what_passes_in_4_ms_up_to_a_quarter_of_the_remotes_socket() {
         let max = |per_second, remote_socket| Rate { per_second, remote_socket, ..Rate::default() }.max();
         let socket = 4 * 1024 * 1024;
         assert_eq!(max(50e6, socket), MAX_NEAR_BYTES);

@@ -38,6 +38,17 @@ fn a_hello_that_comes_before_the_channels_are_open_is_answered_when_they_are() {
 }
 
 #[test]
+fn what_the_remotes_socket_holds_is_what_its_first_hello_says() {
+    let mut peer = ours(DTLS_SERVER);
+    peer.is(ConnectionState::Connected);
+    peer.opens([0, 1, 2, 3]);
+    for socket_bytes in [300_000, 7] {
+        peer.hears(Frame::Hello { version: 1, credit: 1000, steady: false, socket_bytes });
+        assert_eq!(peer.state.remote_socket_bytes(), 300_000);
+    }
+}
+
+#[test]
 fn a_second_hello_changes_nothing() {
     let mut peer = connected();
     assert_eq!(

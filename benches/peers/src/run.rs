@@ -32,8 +32,7 @@ pub enum StackName {
 
 impl StackName {
     /// All, in the order of the table.
-    pub const ALL: [StackName; 5] =
-        [StackName::M, StackName::B, StackName::E, StackName::D, StackName::G];
+    pub const ALL: [StackName; 5] = [StackName::M, StackName::B, StackName::E, StackName::D, StackName::G];
 
     /// From its letter.
     pub fn parse(letter: &str) -> Result<StackName> {

@@ -3,7 +3,8 @@
 //! With the mesh's settings: DTLS server where it answers, no multicast DNS, the largest messages, a receive window of 8 MiB,
 //! socket buffers of 4 MiB; 256 KiB may be outstanding on a channel, and 1 MiB behind the relay. A task for each channel
 //! reads it. A mesh is a connection for every two nodes. While it opens, something wakes its driver every millisecond, as
-//! by itself it takes 400 ms; and nothing is said for 100 ms more, as a DTLS client loses what comes before it is ready.
+//! by itself it takes 400 ms. Then nothing is said for 10 ms, or 100 behind the relay, as a DTLS client loses what comes
+//! before it is ready, and a program without hellos cannot know: that is part of its opening.
 
 use std::fmt;
 use std::future::Future;
@@ -40,6 +41,9 @@ pub struct Webrtc;
 
 /// What a channel may have outstanding on loopback.
 const NEAR_ROOM: usize = 256 * 1024;
+/// From when a channel is open until the other side does not lose what is sent.
+const NEAR_READY: Duration = Duration::from_millis(10);
+const FAR_READY: Duration = Duration::from_millis(100);
 const SOCKET_BUFFER: usize = 4 * 1024 * 1024;
 const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
 
@@ -154,10 +158,9 @@ async fn link(a: usize, b: usize, inbox: Arc<dyn Inbox>, relay: Option<Arc<Relay
         }
         to.add_ice_candidate(candidate).await?;
     }
-    for channels in &sides {
-        opened(channels).await;
-    }
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (here_is_open, there_is_open) = futures::join!(opened(&sides[0]), opened(&sides[1]));
+    here_is_open.and(there_is_open)?;
+    tokio::time::sleep(if relay.is_some() { FAR_READY } else { NEAR_READY }).await;
     for (at, from, channels) in [(a, b, &sides[0]), (b, a, &sides[1])] {
         for channel in [&channels.reliable, &channels.unreliable] {
             tokio::spawn(read(channel.clone(), at, from, Arc::clone(&inbox)));
@@ -167,7 +170,7 @@ async fn link(a: usize, b: usize, inbox: Arc<dyn Inbox>, relay: Option<Arc<Relay
 }
 
 /// Waits until they are open.
-async fn opened(channels: &Channels) {
+async fn opened(channels: &Channels) -> Result<()> {
     let wake = async {
         loop {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -176,12 +179,13 @@ async fn opened(channels: &Channels) {
     };
     let open = async {
         for channel in [&channels.reliable, &channels.unreliable] {
-            while !matches!(channel.poll().await, Some(DataChannelEvent::OnOpen) | None) {}
+            while !matches!(channel.poll().await.ok_or("a channel has ended")?, DataChannelEvent::OnOpen) {}
         }
+        Ok(())
     };
     tokio::select! {
-        () = open => {}
-        () = wake => {}
+        opened = open => opened,
+        () = wake => Ok(()),
     }
 }
 
