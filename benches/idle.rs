@@ -5,9 +5,9 @@
 //! SVG=docs/speed cargo bench --bench idle           # and a plot
 //! ```
 //!
-//! A hub with 50 links, of the one and then of the other, and of the mesh with messages of 20 KiB at the most, each in a process of its own, so that memory is its own: both
-//! ends of each link are in it, and each figure is for one end of one link. What two links and their closing have made
-//! of the process is there before it is looked at. Of Linux alone.
+//! A hub with 50 links, of the mesh, of the mesh with messages of 20 KiB at the most, and of the bare crate, each in a
+//! process of its own, so that memory is its own: both ends of each link are in it, and each figure is for one end of one
+//! link. What two links and their closing have made of the process is there before it is looked at. Of Linux alone.
 //!
 //! | column | what it is |
 //! |---|---|

@@ -279,9 +279,12 @@ async fn trickle(network: &Network, from: &Mesh, to: &mut Mesh, packets: u32) ->
 
 #[test]
 fn a_lost_reliable_packet_is_late_by_a_few_round_trips_and_not_by_seconds() {
-    for (one_way, loss, limit) in [(1, 0.05, 150), (20, 0.05, 200), (20, 0.2, 700), (50, 0.05, 600)] {
+    // Of 4,000 packets the last hundredth is in a few runs of bad luck: it is between 125 and 210 ms at 20 ms and 5 %, and
+    // 140 of 40,000.
+    let networks = [(1, 0.05, 150, 4), (20, 0.05, 200, 16), (20, 0.2, 700, 4), (50, 0.05, 600, 4)];
+    for (one_way, loss, limit, seeds) in networks {
         let mut latencies = Vec::new();
-        for seed in 0..4 {
+        for seed in 0..seeds {
             simulated(seed, |network| {
                 let latencies = &mut latencies;
                 async move {

@@ -2,10 +2,10 @@
 //!
 //! Its defaults, without ICE servers. It binds every interface by itself, IPv4 and IPv6, so its datagrams go between
 //! addresses of this machine, though not 127.0.0.1 (the kernel keeps them within the machine all the same). Opening
-//! includes joining the room. It has no buffered amount and all its queues are without a bound, so a sender here waits
-//! while so much is sent and not yet received, which the two ends know from a counter in this process: for free, where a
-//! program would have to send acknowledgements. So much is 64 KiB, as more overruns its sockets' buffers and stalls it for
-//! seconds, and 1 MiB behind the relay, where the others have that. Unreliable messages have no limit at all.
+//! includes joining the room. It has no buffered amount and all its queues are without a bound, so the program here does
+//! what any program has to that sends more than a little: a receiver acknowledges what it has, in a message, and a sender
+//! waits while so much is sent and not acknowledged. So much is 64 KiB, as more overruns its sockets' buffers and stalls it
+//! for seconds, and 1 MiB behind the relay, where the others have that. Unreliable messages have no limit at all.
 //!
 //! Behind the relay it is signalled within this process, as its server has nobody rewrite candidates; only one IPv4 address
 //! of each side is told.
@@ -99,14 +99,17 @@ fn members(mut sockets: Vec<WebRtcSocket>, room: usize, inbox: Arc<dyn Inbox>) -
         let (unreliable, from_unreliable) = socket.take_channel(1)?.split();
         let froms = ids.iter().copied().enumerate().map(|(from, id)| (id, from)).collect();
         let reader = Reader { at, froms, inbox: Arc::clone(&inbox), windows: Arc::clone(&windows) };
-        tokio::spawn(reader.clone().read(from_reliable, true));
-        tokio::spawn(reader.read(from_unreliable, false));
+        tokio::spawn(reader.clone().read_reliable(from_reliable, reliable.clone()));
+        tokio::spawn(reader.read_unreliable(from_unreliable));
         let socket = Arc::new(Mutex::new(socket));
         let (ids, windows) = (Arc::clone(&ids), Arc::clone(&windows));
         members.push(Member { at, ids, reliable, unreliable, windows, _socket: socket });
     }
     Ok(members)
 }
+
+/// How many acknowledgements there are for what may be under way.
+const ACKNOWLEDGEMENTS: usize = 4;
 
 /// A node, with its socket.
 #[derive(Clone)]
@@ -121,7 +124,7 @@ pub struct Member {
     _socket: Arc<Mutex<WebRtcSocket>>,
 }
 
-/// Reliable bytes that were sent and not yet received.
+/// Reliable bytes that were sent and are not acknowledged.
 #[derive(Debug)]
 struct Window {
     bytes: usize,
@@ -138,7 +141,7 @@ impl Window {
         self.under_way.load(Ordering::Relaxed) >= self.bytes
     }
 
-    fn received(&self, bytes: usize) {
+    fn acknowledged(&self, bytes: usize) {
         let before = self.under_way.fetch_sub(bytes, Ordering::Relaxed);
         if before >= self.bytes && before - bytes < self.bytes {
             self.room.notify_one();
@@ -155,12 +158,33 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(self, mut packets: UnboundedReceiver<(PeerId, Packet)>, is_reliable: bool) {
+    /// An acknowledgement is a message of eight bytes, of how many more have come; all others are longer.
+    async fn read_reliable(
+        self,
+        mut packets: UnboundedReceiver<(PeerId, Packet)>,
+        answers: UnboundedSender<(PeerId, Packet)>,
+    ) {
+        let nodes = self.froms.len();
+        let mut received = vec![0; nodes];
         while let Some((id, packet)) = packets.next().await {
             let Some(&from) = self.froms.get(&id) else { continue };
-            if is_reliable {
-                self.windows[from * self.froms.len() + self.at].received(packet.len());
+            let window = &self.windows[self.at * nodes + from];
+            if let Ok(bytes) = <[u8; 8]>::try_from(&packet[..]) {
+                window.acknowledged(u64::from_be_bytes(bytes) as usize);
+                continue;
             }
+            received[from] += packet.len();
+            if received[from] >= window.bytes / ACKNOWLEDGEMENTS {
+                let bytes = std::mem::take(&mut received[from]) as u64;
+                let _ = answers.unbounded_send((id, bytes.to_be_bytes().to_vec().into()));
+            }
+            self.inbox.message(self.at, from, &packet);
+        }
+    }
+
+    async fn read_unreliable(self, mut packets: UnboundedReceiver<(PeerId, Packet)>) {
+        while let Some((id, packet)) = packets.next().await {
+            let Some(&from) = self.froms.get(&id) else { continue };
             self.inbox.message(self.at, from, &packet);
         }
     }
