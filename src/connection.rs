@@ -20,6 +20,7 @@ mod looks;
 mod negotiation;
 mod outlet;
 mod record;
+mod rider;
 mod runtime;
 mod servers;
 mod setup;

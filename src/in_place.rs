@@ -50,15 +50,27 @@ impl<F: Future + Unpin> InPlace<F> {
         InPlace { future, waker: Waker::from(wire.clone()), wire, registered: Registered::default() }
     }
 
-    /// Whether it was woken since it was pending, or never polled.
-    pub(crate) fn is_woken(&self) -> bool {
-        self.wire.state.load(Ordering::Acquire) == WOKEN
+    /// Polls it, if it was woken since it was pending. Until it [rests](InPlace::rest) who wakes it does not wake the task.
+    pub(crate) fn poll_attended(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let InPlace { future, wire, waker, registered } = self;
+        wire.task.register(registered, cx.waker());
+        let _ = wire.state.compare_exchange(RESTS, IS_POLLED, Ordering::AcqRel, Ordering::Acquire);
+        for _ in 0..POLLS {
+            if wire.state.load(Ordering::Acquire) != WOKEN {
+                break;
+            }
+            wire.state.swap(IS_POLLED, Ordering::AcqRel);
+            if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut Context::from_waker(waker)) {
+                return Poll::Ready(output);
+            }
+        }
+        Poll::Pending
     }
 
-    /// Polls it, if it was woken since it was pending.
-    pub(crate) fn poll_if_woken(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        self.wire.task.register(&mut self.registered, cx.waker());
-        if self.is_woken() { Pin::new(self).poll(cx) } else { Poll::Pending }
+    /// From now on who wakes it wakes the task. Whether nobody has woken it.
+    pub(crate) fn rest(&self) -> bool {
+        let rests = self.wire.state.compare_exchange(IS_POLLED, RESTS, Ordering::AcqRel, Ordering::Acquire);
+        rests != Err(WOKEN)
     }
 }
 
@@ -141,6 +153,33 @@ mod tests {
             future.waker.wake_by_ref();
             assert_eq!(task.0.load(Ordering::Relaxed), wakes);
         }
+    }
+
+    #[test]
+    fn who_is_attended_wakes_the_task_only_by_not_resting() {
+        let task = Arc::new(Task::default());
+        let waker = Waker::from(task.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut polls = 0;
+        let mut future = InPlace::new(poll_fn(|_| {
+            polls += 1;
+            Poll::<()>::Pending
+        }));
+        let ring = future.waker.clone();
+        assert!(future.poll_attended(&mut cx).is_pending());
+        ring.wake_by_ref();
+        assert!(!future.rest(), "it was woken");
+        assert!(future.poll_attended(&mut cx).is_pending());
+        assert!(future.rest());
+        assert_eq!(task.0.load(Ordering::Relaxed), 0);
+        ring.wake_by_ref();
+        assert_eq!(task.0.load(Ordering::Relaxed), 1, "it rests");
+        assert!(!future.rest());
+        assert!(future.poll_attended(&mut cx).is_pending());
+        assert!(future.poll_attended(&mut cx).is_pending(), "nothing has woken it");
+        assert!(future.rest());
+        drop(future);
+        assert_eq!(polls, 3);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -116,18 +116,13 @@ impl Drop for Home {
 }
 
 impl Taken {
-    /// Whether there is something to do for it.
-    pub(crate) fn is_woken(&self) -> bool {
-        self.0.seat().driver.as_ref().is_some_and(InPlace::is_woken)
-    }
-
-    /// Lets it run, if there is something to do for it. Ready when it has ended.
+    /// Lets it run, if there is something to do for it. Ready when it has ended; else it is to [rest](Taken::rest).
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut seat = self.0.seat();
         let ended = match &mut seat.driver {
             None => return Poll::Ready(()),
             // A panic of the driver is its own end, not that of whoever has taken it along.
-            Some(driver) => match catch_unwind(AssertUnwindSafe(|| driver.poll_if_woken(cx))) {
+            Some(driver) => match catch_unwind(AssertUnwindSafe(|| driver.poll_attended(cx))) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(())) => seat.driver.take(),
                 Err(_) => {
@@ -140,6 +135,13 @@ impl Taken {
         drop(ended);
         self.0.home.wake();
         Poll::Ready(())
+    }
+}
+
+impl Taken {
+    /// From now on who wakes it wakes the task that polled it. Whether there is nothing to do for it.
+    pub(crate) fn rest(&self) -> bool {
+        self.0.seat().driver.as_ref().is_none_or(InPlace::rest)
     }
 }
 
@@ -181,6 +183,16 @@ mod tests {
         (count, driver.boxed())
     }
 
+    /// Polls as the peer's task does.
+    fn poll(taken: &Taken, cx: &mut Context<'_>) -> Poll<()> {
+        while taken.poll(cx).is_pending() {
+            if taken.rest() {
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(())
+    }
+
     async fn counts(count: &AtomicU32, expected: u32) {
         let counted = async {
             while count.load(Ordering::Acquire) < expected {
@@ -204,7 +216,7 @@ mod tests {
         tell.send(1).unwrap();
         (0..10).for_each(|_| assert!(tokio::task::yield_now().now_or_never().is_none()));
         assert_eq!(count.load(Ordering::Acquire), 1, "it runs nowhere else");
-        let visit = tokio::spawn(poll_fn(move |cx| taken.poll(cx)));
+        let visit = tokio::spawn(poll_fn(move |cx| poll(&taken, cx)));
         counts(&count, 2).await;
         tell.send(1).unwrap();
         counts(&count, 3).await;
@@ -245,7 +257,7 @@ mod tests {
             let home = tokio::spawn(place.spawned(driver));
             let taken = place.take().unwrap();
             tell.send(last).unwrap();
-            timeout(Duration::from_secs(5), poll_fn(|cx| taken.poll(cx))).await.unwrap();
+            timeout(Duration::from_secs(5), poll_fn(|cx| poll(&taken, cx))).await.unwrap();
             timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
         }
     }

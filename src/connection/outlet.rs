@@ -66,7 +66,7 @@ impl Run {
         let has_room = self.bytes.len() + bytes <= MAX_RUN_BYTES.min(size * most);
         let takes = is_like && has_room && to == transmit.destination && is_plain(transmit);
         if takes {
-            if self.bytes.capacity() == 0 {
+            if self.bytes.is_empty() {
                 self.bytes.reserve(MAX_RUN_BYTES.min(size * most));
             }
             self.bytes.extend_from_slice(transmit.contents);
@@ -107,6 +107,44 @@ impl Outlet {
             self.gathers.store(true, Ordering::Relaxed);
         }
         Poll::Ready(sent)
+    }
+
+    /// Sends a datagram, and with it one that is no longer, in one call if the kernel takes both. Tells whether that has
+    /// left as well.
+    pub(super) fn poll_send_both(
+        &self,
+        cx: &mut Context<'_>,
+        transmit: &Transmit<'_>,
+        rider: &[u8],
+    ) -> Poll<io::Result<bool>> {
+        let (size, to) = (transmit.contents.len(), transmit.destination);
+        let mut run = self.lock();
+        if !run.bytes.is_empty() || !is_plain(transmit) || rider.len() > size {
+            drop(run);
+            ready!(self.poll_send(cx, transmit))?;
+            return Poll::Ready(Ok(false));
+        }
+        let takes_both = self.socket.max_gso_segments() > 1;
+        let sends_both = takes_both && {
+            let mut both = std::mem::take(&mut run.bytes);
+            both.extend_from_slice(transmit.contents);
+            both.extend_from_slice(rider);
+            let sent = self.poll_socket(cx, &Transmit { segment_size: Some(size), ..plain(&both, to) });
+            both.clear();
+            run.bytes = both;
+            // A network card may refuse to take several at once.
+            ready!(sent).is_ok()
+        };
+        if !sends_both {
+            ready!(self.poll_socket(cx, transmit))?;
+            // Without room it is lost, as a datagram may be; the next one acknowledges the same.
+            self.try_send(rider, to)?;
+        }
+        if takes_both && size >= MIN_BYTES {
+            run.like = Some((size, to));
+            self.gathers.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(Ok(true))
     }
 
     /// The driver's turn is over: what is gathered leaves, if there is room.
@@ -309,6 +347,33 @@ mod tests {
         // A longer one begins another run, and a short one does not overtake.
         assert!(way.send(&[1000, 1000, 1200, 1200, 1200, 80, 80]));
         assert_eq!(way.calls(), [(1000, None), (1000, None), (1200, None), (2480, Some(1200)), (80, None)]);
+    }
+
+    #[test]
+    fn what_rides_along_leaves_in_one_call_if_the_kernel_takes_both_and_one_by_one_if_not() {
+        let way = Way::new(100);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut send = |bytes: usize| {
+            let datagram = vec![7; bytes];
+            way.outlet().poll_send_both(&mut cx, &plain(&datagram, way.to), &[8; 65]).map(Result::unwrap)
+        };
+        assert_eq!(send(200), Poll::Ready(true));
+        assert_eq!(way.calls(), [(265, Some(200))]);
+        assert_eq!(send(64), Poll::Ready(false), "the shorter one must be the last");
+        assert_eq!(way.calls(), [(64, None)]);
+        // The first of a turn; what follows is gathered.
+        assert_eq!(send(1200), Poll::Ready(true));
+        assert_eq!(way.calls(), [(1265, Some(1200))]);
+        assert!(way.send(&[1200, 1200]));
+        assert_eq!(send(1200), Poll::Ready(false), "what waits is not overtaken");
+        assert_eq!(way.calls(), []);
+        assert!(way.outlet().end_turn().is_ready());
+        assert_eq!(way.calls(), [(3600, Some(1200))]);
+        way.socket.refuses.store(true, Ordering::Release);
+        assert_eq!(send(200), Poll::Ready(true));
+        assert_eq!(way.calls(), [(200, None), (65, None)]);
+        way.socket.room.store(0, Ordering::Release);
+        assert_eq!(send(200), Poll::Pending);
     }
 
     #[test]

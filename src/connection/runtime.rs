@@ -78,6 +78,7 @@ use super::handshake::{CHANGE_CIPHER_SPEC, Handshake, is_to_be_repeated};
 use super::ice_server::Host;
 use super::outlet::Outlet;
 use super::record::Record;
+use super::rider::{Next, Rider};
 use super::servers::{NoRelay, ServerWatch};
 use super::stun::{DATA, REQUEST, SEND, SUCCESS};
 use super::timer::Timers;
@@ -208,6 +209,8 @@ pub(super) struct Progress {
     socket_bytes: AtomicU32,
     /// How many bytes of datagrams the driver has taken in this turn.
     taken: AtomicUsize,
+    /// What waits for the next packet.
+    rider: Rider,
     /// How many datagrams of the opening were repeated.
     repeated: AtomicU8,
     /// How many of the next are, after a silence, and until when.
@@ -350,6 +353,14 @@ impl Progress {
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }
         repeats
+    }
+
+    /// Whether there is nothing that is not to be lost.
+    fn is_calm(&self) -> bool {
+        self.is_open()
+            && !self.closing.load(Ordering::Acquire)
+            && !self.recovers.load(Ordering::Relaxed)
+            && self.repeated.load(Ordering::Relaxed) >= MAX_OPENING
     }
 
     /// How many answers were heard.
@@ -529,9 +540,19 @@ impl Runtime for ConnectionRuntime {
             });
         }
         self.progress.rests.notify_waiters();
-        let turn = self.watched.clock.turn(duration, self.base.now());
+        let now = self.base.now();
+        let mut turn = self.watched.clock.turn(duration, now);
         if turn.resumes {
-            self.progress.resume(self.base.now());
+            self.progress.resume(now);
+        }
+        match self.progress.rider.next(now) {
+            Next::Nothing => {}
+            Next::Wake(after) => turn.sleep = turn.sleep.min(after),
+            Next::Send(held) => {
+                if let Some(outlet) = held.outlet.upgrade() {
+                    let _ = outlet.try_send(&held.datagram, held.to);
+                }
+            }
         }
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
@@ -663,12 +684,19 @@ impl AsyncUdpSocket for Socket {
         let to = transmit.destination;
         // Several datagrams at once, each as long as the first but for the last, which may be of another kind.
         let size = segment_size(transmit);
-        if transmit.contents.len() <= size
-            && !self.admits(&Content::of(self.local, to, transmit.contents, SEND), transmit.contents)
-        {
-            return Poll::Ready(Ok(transmit.contents.len()));
+        let mut waits = false;
+        if transmit.contents.len() <= size {
+            let content = Content::of(self.local, to, transmit.contents, SEND);
+            if !self.admits(&content, transmit.contents) {
+                return Poll::Ready(Ok(transmit.contents.len()));
+            }
+            waits = self.waits(&content, transmit);
         }
-        let sent = std::task::ready!(self.base.poll_send(cx, transmit));
+        let sent = if waits {
+            Ok(transmit.contents.len())
+        } else {
+            std::task::ready!(self.poll_socket(cx, transmit))
+        };
         let has_servers = !self.watched.servers.servers().is_empty();
         let mut is_dtls = false;
         for datagram in transmit.contents.chunks(size) {
@@ -751,6 +779,35 @@ impl AsyncUdpSocket for Socket {
 const INDICATION: [u8; 20] = [0, 0x11, 0, 0, 0x21, 0x12, 0xa4, 0x42, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
 impl Socket {
+    /// Whether it waits for a packet to leave with.
+    fn waits(&self, content: &Content<'_>, transmit: &Transmit<'_>) -> bool {
+        let Content::Data(record) = content else { return false };
+        // What goes to a relay is longer than its record.
+        if record.len() != transmit.contents.len() || !self.progress.is_calm() {
+            return false;
+        }
+        let (clock, now) = (&self.watched.clock, self.runtime.now());
+        self.progress.rider.takes(record, transmit.destination, &self.base, || clock.spares(now), now)
+    }
+
+    /// Sends, and what waits for it as well.
+    fn poll_socket(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        let rider = &self.progress.rider;
+        let Some(held) = rider.held(transmit.destination, &self.base) else {
+            return self.base.poll_send(cx, transmit);
+        };
+        if transmit.contents.len() < held.len() {
+            // Nothing longer can follow it in the same call; and it may be the last word of DTLS.
+            let _ = self.base.try_send(&held, transmit.destination);
+            rider.left();
+            return self.base.poll_send(cx, transmit);
+        }
+        if std::task::ready!(self.base.poll_send_both(cx, transmit, &held))? {
+            rider.left();
+        }
+        Poll::Ready(Ok(transmit.contents.len()))
+    }
+
     /// Whether a datagram may leave.
     fn admits(&self, content: &Content<'_>, datagram: &[u8]) -> bool {
         match content {
@@ -795,8 +852,9 @@ impl Socket {
     fn heard(&self, content: &Content<'_>) {
         let clock = &self.watched.clock;
         match content {
-            Content::Data(_) => {
+            Content::Data(record) => {
                 clock.heard_data();
+                self.progress.rider.heard(record.len());
                 self.progress.hears_data(|| self.runtime.now());
             }
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
@@ -886,251 +944,5 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::task::Waker;
-
-    use webrtc::runtime::TokioRuntime;
-
-    use super::super::handshake::APPLICATION_DATA;
-    use super::*;
-
-    /// A socket from which there is always more to take, and with so much room.
-    #[derive(Debug, Default)]
-    struct Endless {
-        room: AtomicUsize,
-        /// The lengths of what was sent, and of the datagrams in it.
-        sent: Mutex<Vec<(usize, Option<usize>)>>,
-    }
-
-    impl AsyncUdpSocket for Endless {
-        fn local_addr(&self) -> io::Result<SocketAddr> {
-            Ok(NOBODY)
-        }
-
-        fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
-            let room = self.room.load(Ordering::Relaxed);
-            if room == 0 {
-                return Poll::Pending;
-            }
-            self.room.store(room - 1, Ordering::Relaxed);
-            lock(&self.sent).push((transmit.contents.len(), transmit.segment_size));
-            Poll::Ready(Ok(transmit.contents.len()))
-        }
-
-        fn poll_recv(
-            &self,
-            _: &mut Context<'_>,
-            bufs: &mut [IoSliceMut<'_>],
-            meta: &mut [RecvMeta],
-        ) -> Poll<io::Result<usize>> {
-            bufs[0].fill(APPLICATION_DATA);
-            (meta[0].len, meta[0].stride) = (bufs[0].len(), 1200);
-            Poll::Ready(Ok(1))
-        }
-
-        fn max_gso_segments(&self) -> usize {
-            64
-        }
-    }
-
-    /// Tokio, with such a socket for each.
-    #[derive(Debug, Default)]
-    struct Base(Arc<Endless>);
-
-    impl Runtime for Base {
-        fn spawn(&self, future: Boxed<'static, ()>) -> Box<dyn JoinHandle> {
-            TokioRuntime.spawn(future)
-        }
-
-        fn wrap_udp_socket(&self, _: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-            Ok(self.0.clone())
-        }
-
-        fn wrap_tcp_listener(
-            &self,
-            listener: std::net::TcpListener,
-        ) -> io::Result<Arc<dyn AsyncTcpListener>> {
-            TokioRuntime.wrap_tcp_listener(listener)
-        }
-
-        fn connect_tcp<'a>(&'a self, to: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
-            TokioRuntime.connect_tcp(to)
-        }
-
-        fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
-            TokioRuntime.resolve_host(host)
-        }
-
-        fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
-            TokioRuntime.sleep(duration)
-        }
-
-        fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
-            TokioRuntime.interval(period)
-        }
-
-        fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
-            TokioRuntime.block_on(future);
-        }
-
-        fn yield_now(&self) -> Boxed<'static, ()> {
-            TokioRuntime.yield_now()
-        }
-
-        fn name(&self) -> &'static str {
-            "endless"
-        }
-    }
-
-    /// Does this as a connection's driver, with its runtime, its socket, and what is below that.
-    async fn drives(
-        act: impl FnOnce(Arc<ConnectionRuntime>, Arc<dyn AsyncUdpSocket>, Arc<Endless>) + Send + 'static,
-    ) {
-        let endless = Arc::new(Endless::default());
-        let base: Arc<dyn Runtime> = Arc::new(Base(endless.clone()));
-        let watched = Watched {
-            record: Arc::new(Record::new(false)),
-            servers: Arc::new(ServerWatch::new(Vec::new(), false, false)),
-            clock: Arc::new(Clock::new(base.clone(), false)),
-            on_no_relay: Arc::new(|_| {}),
-            on_heard: Arc::new(|_| {}),
-        };
-        let runtime = ConnectionRuntime::new(base, false, Arc::default(), Arc::new(|| {}), watched);
-        let runtime = Arc::new(runtime);
-        let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let socket = runtime.wrap_udp_socket(socket).unwrap();
-        let home = runtime.driver().spawned(Box::pin({
-            let runtime = runtime.clone();
-            async move { act(runtime, socket, endless) }
-        }));
-        home.await;
-    }
-
-    #[tokio::test]
-    async fn a_turn_ends_when_enough_was_taken_and_the_next_goes_on() {
-        drives(|runtime, socket, _| {
-            let mut buf = vec![0; 64 * 1024];
-            let mut takes = || {
-                let mut cx = Context::from_waker(Waker::noop());
-                let mut meta = [RecvMeta::default()];
-                socket.poll_recv(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta).is_ready()
-            };
-            for _ in 0..3 {
-                assert_eq!((0..10).filter(|_| takes()).count(), MAX_TURN_BYTES / (64 * 1024));
-                drop(runtime.sleep(Duration::from_secs(1)));
-            }
-        })
-        .await;
-    }
-
-    #[tokio::test]
-    async fn what_was_gathered_leaves_at_the_end_of_the_turn_or_while_the_driver_sleeps() {
-        drives(|runtime, socket, below| {
-            let mut cx = Context::from_waker(Waker::noop());
-            let mut sends = || {
-                let transmit = Transmit {
-                    destination: NOBODY,
-                    ecn: None,
-                    contents: &[APPLICATION_DATA; 1000],
-                    segment_size: None,
-                    src_ip: None,
-                };
-                assert!(socket.poll_send(&mut cx, &transmit).is_ready());
-            };
-            let left = || std::mem::take(&mut *lock(&below.sent));
-            below.room.store(2, Ordering::Relaxed);
-            (0..3).for_each(|_| sends());
-            assert_eq!(left(), [(1000, None)]);
-            drop(runtime.sleep(Duration::from_secs(1)));
-            assert_eq!(left(), [(2000, Some(1000))]);
-
-            below.room.store(1, Ordering::Relaxed);
-            (0..2).for_each(|_| sends());
-            assert_eq!(left(), [(1000, None)]);
-            let mut cx = Context::from_waker(Waker::noop());
-            let mut sleep = runtime.sleep(Duration::from_secs(1));
-            assert!(sleep.as_mut().poll(&mut cx).is_pending());
-            assert_eq!(left(), [], "no room");
-            below.room.store(1, Ordering::Relaxed);
-            assert!(sleep.as_mut().poll(&mut cx).is_pending());
-            assert_eq!(left(), [(1000, None)]);
-        })
-        .await;
-    }
-
-    #[test]
-    fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {
-        let progress = Progress::default();
-        let turns = || {
-            let again = progress.turns_again();
-            if again {
-                progress.turned.store(true, Ordering::Release);
-            }
-            again
-        };
-        assert!(!turns());
-        progress.sends(&[0x40, 1, 0, 0]);
-        for _ in 0..2 {
-            assert!((0..RELAY_TURNS).all(|_| turns()));
-            assert!(!turns(), "a sleep, and then something wakes it");
-        }
-        progress.sends(&INDICATION);
-        assert!(turns(), "a check tells nothing");
-        progress.sends(&[APPLICATION_DATA]);
-        assert!(!turns(), "the link is direct");
-        progress.sends(&[0, 0x16, 0, 0]);
-        assert!(turns());
-    }
-
-    #[test]
-    fn after_a_silence_and_after_each_pause_that_follows_what_leaves_is_sent_again() {
-        let (progress, start) = (Progress::default(), Instant::now());
-        progress.set_open(start);
-        // How many of ten datagrams are.
-        let repeated = |millis| {
-            let now = start + Duration::from_millis(millis);
-            (0..10).filter(|_| progress.repeats_data(100, || now)).count()
-        };
-        let hears = |millis| progress.hears_data(|| start + Duration::from_millis(millis));
-        assert_eq!(repeated(10_000), 0);
-        hears(10_000);
-        progress.resume(start + Duration::from_secs(11));
-        assert_eq!(repeated(11_500), usize::from(RESUMING));
-        for millis in (12_000..13_000).step_by(100) {
-            hears(millis);
-            assert_eq!(repeated(millis + 10), 0, "no pause");
-        }
-        hears(13_400);
-        let large = start + Duration::from_millis(13_410);
-        assert!(!progress.repeats_data(1000, || large), "no acknowledgement");
-        assert_eq!(repeated(13_410), usize::from(ACKNOWLEDGING));
-        hears(14_000);
-        assert_eq!(repeated(16_500), 0, "too late");
-        hears(42_000);
-        assert_eq!(repeated(42_000), 0, "long after the silence");
-        let mut all = 0;
-        for second in (43..70).step_by(2) {
-            progress.resume(start + Duration::from_secs(second));
-            repeated(second * 1000);
-            for millis in [100, 600, 1100] {
-                hears(second * 1000 + millis);
-                all += repeated(second * 1000 + millis);
-            }
-        }
-        assert_eq!(
-            all,
-            usize::from(MAX_ACKNOWLEDGING),
-            "no more in half a minute, however often it is silent"
-        );
-    }
-
-    #[test]
-    fn a_request_for_a_channel_is_told_from_everything_else() {
-        let mut request = INDICATION;
-        assert!(!is_channel_bind(&request));
-        request[1] = 9;
-        assert!(is_channel_bind(&request));
-        request[4] = 0;
-        assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
-    }
-}
+#[path = "runtime_tests.rs"]
+mod tests;

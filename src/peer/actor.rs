@@ -107,15 +107,15 @@ fn poll_traffic(
         }
         // Without tokio's budget, which the driver may have spent: their timers would never run out. They have bounds of
         // their own.
-        let polled = bell.poll(cx, |cx| pin!(unconstrained(poll_fn(|cx| channels.poll(cx)))).poll(cx));
-        if let Poll::Ready(happening) = polled {
-            return Poll::Ready(happening);
-        }
-        if !bell.has_rung() && !driver.as_ref().is_some_and(Taken::is_woken) {
-            break;
+        let polled =
+            bell.poll_attended(cx, |cx| pin!(unconstrained(poll_fn(|cx| channels.poll(cx)))).poll(cx));
+        // One after the other, and each in any case.
+        let rests = bell.rest() & driver.as_ref().is_none_or(Taken::rest);
+        if polled.is_ready() || rests {
+            return polled;
         }
     }
-    // What there still is to do has woken the task.
+    cx.waker().wake_by_ref();
     Poll::Pending
 }
 

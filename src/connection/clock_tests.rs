@@ -1,0 +1,383 @@
+use super::*;
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+const ACKNOWLEDGED: Held = Held { lasting_bytes: 500, headway: true, fleeting_bytes: 0, moves: false };
+const STUCK: Held = Held { headway: false, ..ACKNOWLEDGED };
+
+/// Open, with a round trip of 40 ms, and something to send.
+fn busy(remote: Remote) -> (State, Instant) {
+    let start = Instant::now();
+    let mut state = State::new(start);
+    state.change(start, |state| {
+        (state.remote, state.round_trip, state.traffic) = (Some(remote), Some(MS(40)), Some(start));
+    });
+    (state, start)
+}
+
+/// How far the clock has gone when so much time has passed.
+fn gone(state: &mut State, start: Instant, time: Duration) -> Duration {
+    state.change(start + time, |_| {});
+    time + state.ahead
+}
+
+#[test]
+fn a_second_of_sctps_takes_little_more_than_a_round_trip_and_with_strangers_their_delay_as_well() {
+    let second = |remote, round_trip, takes| {
+        let (mut state, start) = busy(remote);
+        state.change(start, |state| state.round_trip = Some(round_trip));
+        let gone = gone(&mut state, start, takes);
+        assert!(gone.abs_diff(S(1)) < MS(2), "{remote:?}, {round_trip:?}: {gone:?}");
+    };
+    second(Remote::Member, MS(40), MS(70));
+    second(Remote::Stranger, MS(40), MS(320));
+    second(Remote::Member, MS(400), MS(520));
+    second(Remote::Member, MS(0), MS(100));
+    second(Remote::Member, MS(20), MS(85));
+    // A long path has its second.
+    second(Remote::Member, MS(900), S(1));
+}
+
+#[test]
+fn a_backlog_has_longer_as_long_as_the_remote_answers() {
+    let little = Held { lasting_bytes: BACKLOG_BYTES - 1, ..ACKNOWLEDGED };
+    let much = Held { lasting_bytes: BACKLOG_BYTES, ..ACKNOWLEDGED };
+    let fleeting = Held { lasting_bytes: 0, fleeting_bytes: BACKLOG_BYTES, headway: false, moves: true };
+    for (held, second) in [(little, MS(70)), (much, MS(105)), (fleeting, MS(70))] {
+        let (clock, start) = clock(|state| {
+            (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+            state.traffic = Some(state.reckoned);
+        });
+        clock.held(held);
+        // In 70 ms half of the second, and then the other half as fast as ever.
+        clock.heard_data();
+        let turn = clock.turn(S(1), start);
+        assert!(turn.sleep.abs_diff(second) < MS(1), "{held:?}: {turn:?}");
+        let gone = |time| clock.read(start + time, false) - start;
+        assert!(gone(second).abs_diff(S(1)) < MS(10), "{held:?}: {:?}", gone(second));
+        // The remote is heard again and again.
+        let mut now = start + second;
+        for after in [0, 50, 50] {
+            now += MS(after);
+            clock.heard_data();
+            clock.turn(S(1), now);
+        }
+        let gone = clock.read(now, false) - start - S(1);
+        let takes = if held.lasting_bytes < BACKLOG_BYTES { 70.0 } else { 140.0 };
+        assert!((gone.as_secs_f64() * takes / 100.0 - 1.0).abs() < 0.05, "{held:?}: {gone:?}");
+    }
+}
+
+#[test]
+fn without_traffic_the_clock_is_not_ahead() {
+    let (mut state, start) = busy(Remote::Member);
+    let after_traffic = gone(&mut state, start, TRAFFIC);
+    assert!(after_traffic > S(5));
+    assert_eq!(gone(&mut state, start, TRAFFIC + S(9)), after_traffic + S(9));
+    for change in [
+        |state: &mut State| state.remote = None,
+        |state: &mut State| state.searching = true,
+        |state: &mut State| state.steady = true,
+        |state: &mut State| state.round_trip = None,
+    ] {
+        let (mut state, start) = busy(Remote::Member);
+        state.change(start, change);
+        assert_eq!(gone(&mut state, start, MS(500)), MS(500));
+    }
+}
+
+#[test]
+fn without_headway_only_so_much_is_gained_and_more_while_the_remote_answers() {
+    for (answered, budget) in [(false, BUDGET), (true, BUDGET_ANSWERED)] {
+        let (mut state, start) = busy(Remote::Member);
+        for millis in (0..10_000).step_by(100) {
+            let now = start + MS(millis);
+            state.change(now, |state| {
+                (state.traffic, state.answered) = (Some(now), answered.then_some(now));
+            });
+        }
+        assert!(state.ahead.abs_diff(budget) < MS(1), "{:?}", state.ahead);
+        // Since the last acknowledgement.
+        state.change(start + S(10), |state| state.gained = Duration::ZERO);
+        gone(&mut state, start, S(10) + MS(500));
+        assert!(state.ahead > budget);
+    }
+}
+
+#[test]
+fn what_is_owed_keeps_it_going_as_long_as_the_remote_answers() {
+    let (mut state, start) = busy(Remote::Stranger);
+    let owes = |state: &mut State| (state.traffic, state.owing, state.answered) = (None, true, Some(start));
+    state.change(start, owes);
+    assert!(!state.fast_for(start + MS(1500)).is_zero());
+    assert!(state.fast_for(start + ANSWERED).is_zero());
+    state.change(start, |state| state.owing = false);
+    assert!(state.fast_for(start + MS(1500)).is_zero());
+}
+
+fn clock(change: impl FnOnce(&mut State)) -> (Clock, Instant) {
+    let clock = Clock::new(Arc::new(webrtc::runtime::TokioRuntime), false);
+    let start = clock.lock().reckoned;
+    clock.change(start, change);
+    (clock, start)
+}
+
+#[test]
+fn a_sleep_ends_when_the_clock_has_gone_on_by_so_much() {
+    let (clock, start) = clock(|state| {
+        (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+        state.traffic = Some(state.reckoned);
+    });
+    for duration in [MS(1), MS(200), S(1), S(7), S(30)] {
+        let slept = clock.lock().true_time_of(duration, start);
+        let gone = clock.read(start + slept, false) - start;
+        assert!(gone >= duration && gone < duration + MS(1), "{duration:?}: {slept:?}, {gone:?}");
+    }
+}
+
+#[test]
+fn a_look_of_ices_is_put_off_while_the_clock_is_ahead_and_nothing_else_is() {
+    let sleeps = |round_trip, traffic, after| {
+        let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+        clock.change(start, |state| {
+            (state.round_trip, state.traffic) = (Some(round_trip), Some(start - traffic));
+        });
+        // It looks, and goes to sleep.
+        clock.read(start, true);
+        clock.read(start, true);
+        clock.turn(after, start).sleep
+    };
+    let look = MS(200);
+    let near = |time: Duration, expected| assert!(time.abs_diff(expected) < MS(1), "{time:?}");
+    near(sleeps(MS(0), S(0), look), MS(20) + MS(20));
+    near(sleeps(MS(0), S(0), look - MS(10)), MS(19));
+    near(sleeps(MS(400), S(0), look), MS(104) + MS(4));
+    near(sleeps(MS(0), S(3), look), look);
+}
+
+#[test]
+fn after_a_silence_the_clock_leaps_as_far_as_a_timer_may_have_left() {
+    let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+    let waits_since = |since: Option<Instant>| clock.lock().waits = since.map(|since| (since, since));
+    // By how much.
+    let leap_when_heard = |after| {
+        let before = clock.lock().ahead;
+        clock.heard_data();
+        clock.turn(S(1), start + after);
+        clock.lock().ahead - before
+    };
+    assert_eq!(leap_when_heard(S(5)), S(0), "nothing waits");
+    waits_since(Some(start + S(5)));
+    assert_eq!(leap_when_heard(S(6)), S(0), "no silence");
+    assert_eq!(leap_when_heard(S(10)), S(5) + S(5));
+    assert_eq!(leap_when_heard(S(20)), S(25) + S(5), "the second time");
+    assert_eq!(leap_when_heard(S(30)), S(0), "not a third, without headway");
+    clock.held(ACKNOWLEDGED);
+    waits_since(Some(start + S(40)));
+    assert_eq!(leap_when_heard(S(100)), RTO_MAX);
+    clock.held(ACKNOWLEDGED);
+    clock.search(true);
+    assert_eq!(leap_when_heard(S(110)), S(0));
+    clock.held(Held { lasting_bytes: 0, ..ACKNOWLEDGED });
+    clock.search(false);
+    assert_eq!(leap_when_heard(S(111)), S(0), "what waited was acknowledged while ICE looked for a way");
+}
+
+#[test]
+fn who_does_not_hear_us_for_a_while_is_told_at_once_when_it_does() {
+    let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+    let mut next = 0;
+    let mut is_answered = |after| {
+        next += 1;
+        clock.asked([next; 12], start + after - MS(40));
+        clock.answered(&[next; 12], start + after);
+        clock.turn(S(1), start + after).resumes
+    };
+    assert!(!is_answered(S(1)));
+    clock.lock().waits = Some((start + S(1), start + S(1)));
+    (2..9).for_each(|second| clock.heard(start + S(second)));
+    assert!(is_answered(S(9)));
+    assert_eq!(clock.lock().ahead, S(8) + S(5));
+    assert!(!is_answered(S(10)));
+}
+
+#[test]
+fn after_a_silence_more_may_be_gained_until_there_was_headway_for_a_while() {
+    let (mut state, start) = busy(Remote::Member);
+    state.change(start, |state| {
+        (state.waits, state.owing, state.gained) = (Some((start - S(2), start)), true, BUDGET_ANSWERED);
+        state.answered = Some(start);
+    });
+    assert!(state.fast_for(start).is_zero());
+    state.change(start, |state| state.resume(start));
+    assert!(!state.fast_for(start).is_zero() && !state.becomes_stuck(start));
+    let last_try = start + MS(10);
+    assert!(state.becomes_stuck(last_try), "what is sent now is one of the last tries");
+    assert!(!state.becomes_stuck(last_try), "once");
+    assert!(state.becomes_stuck(start + MS(1200)), "and for the next");
+    state.change(start, |state| state.calm = RESUMED);
+    assert!(state.fast_for(start).is_zero() && !state.becomes_stuck(start + S(1)));
+}
+
+/// When SCTP is said to have given up, if the remote answers each second, and nothing is acknowledged any more.
+fn given_up_after(remote: Remote, silence: bool, change: impl Fn(&mut State, Duration)) -> Duration {
+    let (mut state, start) = busy(remote);
+    state.answer(start);
+    let mut time = Duration::ZERO;
+    loop {
+        let now = start + time;
+        state.change(now, |state| {
+            (state.owing, state.traffic) = (true, Some(now));
+            state.waits.get_or_insert((now, now + state.ahead));
+            state.stuck.get_or_insert((now, now + state.ahead));
+            if time.subsec_millis() == 0 {
+                state.answer(now);
+            }
+            if silence && time == S(2) {
+                state.resume(now);
+            }
+            change(state, time);
+        });
+        if state.has_given_up(now) {
+            return time;
+        }
+        time += MS(250);
+    }
+}
+
+#[test]
+fn sctp_has_given_up_when_its_tries_must_be_over_and_the_remote_has_answered_all_the_time() {
+    let after = |remote, silence| given_up_after(remote, silence, |_, _| {});
+    assert!((S(10)..S(16)).contains(&after(Remote::Member, true)), "{:?}", after(Remote::Member, true));
+    assert_eq!(after(Remote::Member, false), GIVEN_UP_SLOWLY, "the tries are not spent");
+    assert_eq!(after(Remote::Stranger, true), GIVEN_UP_SLOWLY);
+    let leaps = given_up_after(Remote::Stranger, true, |state, time| {
+        if time == S(20) {
+            state.ahead += RTO_MAX * 2;
+        }
+    });
+    assert_eq!(leaps, GIVEN_UP_SLOWLY, "a stranger is given its time");
+    let searches = given_up_after(Remote::Member, true, |state, time| state.searching = time < S(60));
+    assert!(searches >= S(60), "{searches:?}");
+    let steady = given_up_after(Remote::Member, true, |state, _| state.steady = true);
+    assert_eq!(steady, GIVEN_UP);
+    let headway = given_up_after(Remote::Member, false, |state, time| {
+        if time == S(40) {
+            state.stuck = None;
+        }
+    });
+    assert!(headway > S(84), "{headway:?}");
+    let silent = given_up_after(Remote::Member, false, |state, time| {
+        if time < S(100) {
+            (state.answers, state.answered) = (None, None);
+        }
+    });
+    assert!(silent >= S(100) + GIVEN_UP_REACHED, "{silent:?}");
+}
+
+#[test]
+fn who_answers_and_acknowledges_nothing_is_told_of() {
+    let (clock, start) = clock(|state| state.remote = Some(Remote::Member));
+    clock.change(start, |state| state.answer(start));
+    assert!(!clock.held(STUCK).given_up);
+    clock.change(start, |state| {
+        let long_ago = start - S(200);
+        state.stuck = Some((long_ago, long_ago));
+        (state.answers, state.answered) = (Some(long_ago), Some(start));
+    });
+    assert!(clock.held(STUCK).given_up);
+    assert!(!clock.held(Held { moves: true, ..STUCK }).given_up, "it is done with something");
+}
+
+#[test]
+fn the_clock_never_goes_back_even_if_somebody_comes_late_with_its_time() {
+    let (clock, start) = clock(|state| {
+        (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
+        state.traffic = Some(state.reckoned);
+    });
+    let read = clock.read(start + MS(100), false);
+    clock.change(start + MS(90), |state| state.searching = true);
+    assert!(clock.read(start + MS(95), false) >= read);
+}
+
+#[test]
+fn what_may_be_lost_makes_headway_when_the_remote_says_something_and_answers() {
+    let (clock, start) = clock(|state| state.gained = S(5));
+    let gained = |fleeting_bytes| {
+        clock.held(Held { fleeting_bytes, ..Held::default() });
+        clock.lock().gained
+    };
+    assert_eq!(gained(100), S(5));
+    clock.heard_data();
+    clock.turn(S(1), start);
+    assert_eq!(gained(100), S(5), "it answers nothing");
+    clock.change(start, |state| state.answered = Some(start + S(1)));
+    clock.heard_data();
+    clock.turn(S(1), start);
+    assert_eq!(gained(100), Duration::ZERO);
+    clock.change(start, |state| state.gained = S(5));
+    assert_eq!(gained(100), S(5), "nothing was said since");
+    assert_eq!(gained(0), Duration::ZERO);
+}
+
+#[test]
+fn the_round_trip_is_that_of_our_own_requests() {
+    let (clock, start) = clock(|_| {});
+    clock.asked([1; 12], start);
+    assert!(!clock.answered(&[2; 12], start + MS(10)), "nobody asked");
+    assert!(clock.answered(&[1; 12], start + MS(80)));
+    assert!(!clock.answered(&[1; 12], start + MS(90)), "once");
+    assert_eq!(clock.round_trip(), Some(MS(80)));
+    clock.asked([3; 12], start);
+    clock.answered(&[3; 12], start + MS(40));
+    assert_eq!(clock.round_trip(), Some(MS(75)), "smoothed");
+    clock.asked([4; 12], start);
+    clock.answered(&[4; 12], start + MS(300));
+    assert_eq!(clock.round_trip(), Some(MS(300)), "a longer one is believed");
+    (0..1000_u32).for_each(|n| clock.asked([n.to_be_bytes(); 3].concat().try_into().unwrap(), start));
+    assert_eq!(clock.lock().asked.len(), MAX_ASKED);
+}
+
+#[test]
+fn an_idle_link_rests_until_it_is_time_to_ask() {
+    let (clock, start) = clock(|state| state.remote = Some(Remote::Stranger));
+    clock.heard(start + S(10));
+    clock.asked([1; 12], start + S(10));
+    let sleep = |millis| clock.turn(MS(200), start + S(10) + MS(millis)).sleep;
+    assert_eq!(sleep(0), MS(950));
+    assert_eq!(sleep(300), MS(650));
+    assert_eq!(sleep(950), MS(200) + Duration::from_nanos(1), "now");
+    for change in [
+        |state: &mut State| state.searching = true,
+        |state: &mut State| (state.searching, state.owing) = (false, true),
+        |state: &mut State| (state.owing, state.traffic) = (false, Some(state.heard)),
+    ] {
+        clock.change(start + S(10), change);
+        assert_eq!(sleep(0), MS(200) + Duration::from_nanos(1));
+    }
+}
+
+#[test]
+fn idle_links_of_a_process_ask_at_the_same_beat() {
+    let (clock, start) =
+        clock(|state| (state.remote, state.beat) = (Some(Remote::Member), Some(state.reckoned)));
+    let asks_at = |asked: Duration| {
+        clock.heard(start + asked);
+        clock.asked([1; 12], start + asked);
+        asked + clock.turn(MS(200), start + asked).sleep
+    };
+    assert_eq!(asks_at(MS(10_003)), S(11), "a little late");
+    assert_eq!(asks_at(MS(11_000)), S(12));
+    assert_eq!(asks_at(MS(12_060)), MS(13_250), "too late");
+}
+
+#[test]
+fn a_remote_is_silent_after_3_s() {
+    let (clock, start) = clock(|_| {});
+    clock.heard(start + S(2));
+    assert_eq!(clock.turn(S(9), start + S(4)), Turn { sleep: S(1), silent: false, resumes: false });
+    assert!(clock.turn(S(9), start + S(5)).silent);
+    clock.heard_data();
+    assert!(!clock.turn(S(9), start + S(6)).silent);
+}

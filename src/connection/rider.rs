@@ -1,0 +1,273 @@
+//! An acknowledgement that waits a little rides along with the next packet.
+//!
+//! SCTP acknowledges every second packet at once, in a datagram of its own. In a game that sends to everybody sixty times
+//! in a second that is a third of all datagrams, and for each both sides are woken and take a turn. So on a near path such
+//! an acknowledgement waits for the next packet that goes the same way, and both leave in one call, and mostly arrive in
+//! one (UDP GSO and GRO).
+//!
+//! It holds up nobody: it waits for a part of the [time that the clock grants](super::clock) a near path, and only when
+//! what it acknowledges is [so little](MAX_BYTES) that the remote may still send; what tells of a loss is longer, and
+//! leaves at once. If no packet came along, it leaves alone, and for a while none waits.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use super::outlet::Outlet;
+
+/// How long a datagram is that acknowledges, and tells of no gap: SCTP's header (12 bytes) and a SACK chunk (16; RFC 9260
+/// section 3.3.4), in a record of DTLS 1.2 with AES-GCM (13 + 8 + 16). Only a FORWARD-TSN of two streams is as long.
+const ACKNOWLEDGEMENT: usize = 65;
+
+/// How much may wait to be acknowledged: less than the least window, which is one full datagram (RFC 9260 section 7.2.3),
+/// leaves room for another packet.
+const MAX_BYTES: usize = 700;
+
+/// After one that left alone.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What waits, and whether it may.
+#[derive(Debug, Default)]
+pub(super) struct Rider {
+    /// Something waits.
+    holds: AtomicBool,
+    /// How many bytes of datagrams have come since an acknowledgement was here.
+    heard: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    held: Option<Held>,
+    /// When a packet left last.
+    sent: Option<Instant>,
+    /// When one has left alone.
+    alone: Option<Instant>,
+}
+
+/// An acknowledgement that waits, and how it is to leave.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) datagram: [u8; ACKNOWLEDGEMENT],
+    pub(super) to: SocketAddr,
+    pub(super) outlet: Weak<Outlet>,
+    until: Instant,
+}
+
+/// What the driver is to do before it sleeps.
+#[derive(Debug)]
+pub(super) enum Next {
+    Nothing,
+    /// To wake up after so long.
+    Wake(Duration),
+    /// To send what has waited for long enough.
+    Send(Held),
+}
+
+impl Rider {
+    /// A datagram of data is here.
+    pub(super) fn heard(&self, bytes: usize) {
+        if bytes > ACKNOWLEDGEMENT {
+            self.heard.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// A datagram of data is about to leave. Whether it waits: it does if it is an acknowledgement, and a packet is to be
+    /// expected within `limit`.
+    pub(super) fn takes(
+        &self,
+        datagram: &[u8],
+        to: SocketAddr,
+        outlet: &Arc<Outlet>,
+        limit: impl FnOnce() -> Duration,
+        now: Instant,
+    ) -> bool {
+        let mut state = self.state();
+        let Ok(datagram) = <[u8; ACKNOWLEDGEMENT]>::try_from(datagram) else {
+            state.sent = Some(now);
+            return false;
+        };
+        let limit = limit();
+        let within = |since: Option<Instant>, time| {
+            since.is_some_and(|since| now.saturating_duration_since(since) < time)
+        };
+        let is_little = self.heard.swap(0, Ordering::Relaxed) <= MAX_BYTES;
+        let waits =
+            is_little && state.held.is_none() && within(state.sent, limit) && !within(state.alone, PAUSE);
+        if waits {
+            let outlet = Arc::downgrade(outlet);
+            state.held = Some(Held { datagram, to, outlet, until: now + limit });
+            self.holds.store(true, Ordering::Release);
+        }
+        waits
+    }
+
+    /// What waits and goes the same way.
+    pub(super) fn held(&self, to: SocketAddr, outlet: &Arc<Outlet>) -> Option<[u8; ACKNOWLEDGEMENT]> {
+        if !self.holds.load(Ordering::Acquire) {
+            return None;
+        }
+        let is_same = |held: &&Held| held.to == to && std::ptr::eq(held.outlet.as_ptr(), Arc::as_ptr(outlet));
+        self.state().held.as_ref().filter(is_same).map(|held| held.datagram)
+    }
+
+    /// It has left with a packet.
+    pub(super) fn left(&self) {
+        self.holds.store(false, Ordering::Release);
+        self.state().held = None;
+    }
+
+    /// The driver is about to sleep.
+    pub(super) fn next(&self, now: Instant) -> Next {
+        if !self.holds.load(Ordering::Acquire) {
+            return Next::Nothing;
+        }
+        let mut state = self.state();
+        match state.held.take() {
+            Some(held) if held.until <= now => {
+                self.holds.store(false, Ordering::Release);
+                state.alone = Some(now);
+                Next::Send(held)
+            }
+            Some(held) => {
+                let wake = held.until.saturating_duration_since(now);
+                state.held = Some(held);
+                Next::Wake(wake)
+            }
+            None => Next::Nothing,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, IoSliceMut};
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::AtomicU16;
+    use std::task::{Context, Poll};
+
+    use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
+
+    use super::*;
+
+    const MS: fn(u64) -> Duration = Duration::from_millis;
+    const LIMIT: Duration = Duration::from_millis(20);
+
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl AsyncUdpSocket for Nowhere {
+        fn local_addr(&self) -> io::Result<SocketAddr> {
+            Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, 1)))
+        }
+
+        fn poll_send(&self, _: &mut Context<'_>, _: &Transmit<'_>) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_recv(
+            &self,
+            _: &mut Context<'_>,
+            _: &mut [IoSliceMut<'_>],
+            _: &mut [RecvMeta],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    /// A rider, the outlet and the destination of its datagrams, and the time.
+    struct Way {
+        rider: Rider,
+        outlet: Arc<Outlet>,
+        to: SocketAddr,
+        now: Instant,
+    }
+
+    impl Way {
+        fn new() -> Way {
+            static PORT: AtomicU16 = AtomicU16::new(1);
+            let port = PORT.fetch_add(1, Ordering::Relaxed);
+            Way {
+                rider: Rider::default(),
+                outlet: Arc::new(Outlet::new(Arc::new(Nowhere), Arc::default())),
+                to: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+                now: Instant::now(),
+            }
+        }
+
+        /// One that has sent a packet 5 ms ago, and received two.
+        fn game() -> Way {
+            let mut way = Way::new();
+            assert!(!way.takes(250));
+            way.now += MS(5);
+            way.rider.heard(250);
+            way.rider.heard(250);
+            way
+        }
+
+        /// Whether a datagram of so many bytes waits.
+        fn takes(&self, bytes: usize) -> bool {
+            self.rider.takes(&vec![7; bytes], self.to, &self.outlet, || LIMIT, self.now)
+        }
+
+        fn holds(&self) -> bool {
+            self.rider.held(self.to, &self.outlet).is_some()
+        }
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_the_next_packet_the_same_way() {
+        let way = Way::game();
+        assert!(way.takes(ACKNOWLEDGEMENT));
+        assert_eq!(way.rider.held(way.to, &way.outlet), Some([7; ACKNOWLEDGEMENT]));
+        let other = Way::new();
+        assert!(way.rider.held(other.to, &way.outlet).is_none(), "another destination");
+        assert!(way.rider.held(way.to, &other.outlet).is_none(), "another socket");
+        assert!(matches!(way.rider.next(way.now + MS(5)), Next::Wake(after) if after == LIMIT - MS(5)));
+        way.rider.left();
+        assert!(!way.holds());
+        assert!(matches!(way.rider.next(way.now + LIMIT), Next::Nothing));
+    }
+
+    #[test]
+    fn what_no_packet_took_along_leaves_alone_and_for_a_while_none_waits() {
+        let mut way = Way::game();
+        assert!(way.takes(ACKNOWLEDGEMENT));
+        way.now += LIMIT;
+        let Next::Send(held) = way.rider.next(way.now) else { panic!("it is due") };
+        assert_eq!((held.datagram, held.to), ([7; ACKNOWLEDGEMENT], way.to));
+        assert!(held.outlet.upgrade().is_some_and(|outlet| Arc::ptr_eq(&outlet, &way.outlet)));
+        assert!(!way.holds());
+        let after = |way: &mut Way, time| {
+            way.now += time;
+            assert!(!way.takes(250));
+            way.takes(ACKNOWLEDGEMENT)
+        };
+        assert!(!after(&mut way, MS(10)));
+        assert!(after(&mut way, PAUSE));
+    }
+
+    #[test]
+    fn nothing_waits_that_may_hold_up_the_remote_or_for_a_packet_that_is_not_to_be_expected() {
+        assert!(!Way::new().takes(ACKNOWLEDGEMENT), "nothing was sent");
+        let mut way = Way::game();
+        way.now += LIMIT;
+        assert!(!way.takes(ACKNOWLEDGEMENT), "for a while");
+        let way = Way::game();
+        way.rider.heard(MAX_BYTES);
+        assert!(!way.takes(ACKNOWLEDGEMENT), "its window may be full");
+        assert!(way.takes(ACKNOWLEDGEMENT), "that was acknowledged");
+        assert!(!way.takes(ACKNOWLEDGEMENT), "there is one");
+        let way = Way::game();
+        for bytes in [ACKNOWLEDGEMENT - 1, ACKNOWLEDGEMENT + 1, ACKNOWLEDGEMENT + 8] {
+            assert!(!way.takes(bytes), "a gap, or a packet");
+        }
+        let far = || Duration::ZERO;
+        assert!(!way.rider.takes(&[7; ACKNOWLEDGEMENT], way.to, &way.outlet, far, way.now));
+    }
+}

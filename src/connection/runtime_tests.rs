@@ -1,0 +1,290 @@
+use std::task::Waker;
+
+use webrtc::runtime::TokioRuntime;
+
+use super::super::clock::Remote;
+use super::super::handshake::APPLICATION_DATA;
+use super::*;
+
+/// A socket from which there is always more to take, and with so much room.
+#[derive(Debug, Default)]
+struct Endless {
+    room: AtomicUsize,
+    /// The lengths of what was sent, and of the datagrams in it.
+    sent: Mutex<Vec<(usize, Option<usize>)>>,
+}
+
+impl AsyncUdpSocket for Endless {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(NOBODY)
+    }
+
+    fn poll_send(&self, _: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        let room = self.room.load(Ordering::Relaxed);
+        if room == 0 {
+            return Poll::Pending;
+        }
+        self.room.store(room - 1, Ordering::Relaxed);
+        lock(&self.sent).push((transmit.contents.len(), transmit.segment_size));
+        Poll::Ready(Ok(transmit.contents.len()))
+    }
+
+    fn poll_recv(
+        &self,
+        _: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        bufs[0].fill(APPLICATION_DATA);
+        (meta[0].len, meta[0].stride) = (bufs[0].len(), 1200);
+        Poll::Ready(Ok(1))
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        64
+    }
+}
+
+/// Tokio, with such a socket for each.
+#[derive(Debug, Default)]
+struct Base(Arc<Endless>);
+
+impl Runtime for Base {
+    fn spawn(&self, future: Boxed<'static, ()>) -> Box<dyn JoinHandle> {
+        TokioRuntime.spawn(future)
+    }
+
+    fn wrap_udp_socket(&self, _: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        Ok(self.0.clone())
+    }
+
+    fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        TokioRuntime.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(&'a self, to: SocketAddr) -> Boxed<'a, io::Result<Arc<dyn AsyncTcpStream>>> {
+        TokioRuntime.connect_tcp(to)
+    }
+
+    fn resolve_host<'a>(&'a self, host: &'a str) -> Boxed<'a, io::Result<Vec<SocketAddr>>> {
+        TokioRuntime.resolve_host(host)
+    }
+
+    fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
+        TokioRuntime.sleep(duration)
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        TokioRuntime.interval(period)
+    }
+
+    fn block_on(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
+        TokioRuntime.block_on(future);
+    }
+
+    fn yield_now(&self) -> Boxed<'static, ()> {
+        TokioRuntime.yield_now()
+    }
+
+    fn name(&self) -> &'static str {
+        "endless"
+    }
+}
+
+/// Does this as a connection's driver, with its runtime, its socket, and what is below that.
+async fn drives<F: Future<Output = ()> + Send + 'static>(
+    act: impl FnOnce(Arc<ConnectionRuntime>, Arc<dyn AsyncUdpSocket>, Arc<Endless>) -> F,
+) {
+    let endless = Arc::new(Endless::default());
+    let base: Arc<dyn Runtime> = Arc::new(Base(endless.clone()));
+    let watched = Watched {
+        record: Arc::new(Record::new(false)),
+        servers: Arc::new(ServerWatch::new(Vec::new(), false, false)),
+        clock: Arc::new(Clock::new(base.clone(), false)),
+        on_no_relay: Arc::new(|_| {}),
+        on_heard: Arc::new(|_| {}),
+    };
+    let runtime = ConnectionRuntime::new(base, false, Arc::default(), Arc::new(|| {}), watched);
+    let runtime = Arc::new(runtime);
+    let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let socket = runtime.wrap_udp_socket(socket).unwrap();
+    let acts = act(runtime.clone(), socket, endless);
+    runtime.driver().spawned(Box::pin(acts)).await;
+}
+
+#[tokio::test]
+async fn a_turn_ends_when_enough_was_taken_and_the_next_goes_on() {
+    drives(|runtime, socket, _| async move {
+        let mut buf = vec![0; 64 * 1024];
+        let mut takes = || {
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut meta = [RecvMeta::default()];
+            socket.poll_recv(&mut cx, &mut [IoSliceMut::new(&mut buf)], &mut meta).is_ready()
+        };
+        for _ in 0..3 {
+            assert_eq!((0..10).filter(|_| takes()).count(), MAX_TURN_BYTES / (64 * 1024));
+            drop(runtime.sleep(Duration::from_secs(1)));
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_was_gathered_leaves_at_the_end_of_the_turn_or_while_the_driver_sleeps() {
+    drives(|runtime, socket, below| async move {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sends = || {
+            let transmit = Transmit {
+                destination: NOBODY,
+                ecn: None,
+                contents: &[APPLICATION_DATA; 1000],
+                segment_size: None,
+                src_ip: None,
+            };
+            assert!(socket.poll_send(&mut cx, &transmit).is_ready());
+        };
+        let left = || std::mem::take(&mut *lock(&below.sent));
+        below.room.store(2, Ordering::Relaxed);
+        (0..3).for_each(|_| sends());
+        assert_eq!(left(), [(1000, None)]);
+        drop(runtime.sleep(Duration::from_secs(1)));
+        assert_eq!(left(), [(2000, Some(1000))]);
+
+        below.room.store(1, Ordering::Relaxed);
+        (0..2).for_each(|_| sends());
+        assert_eq!(left(), [(1000, None)]);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut sleep = runtime.sleep(Duration::from_secs(1));
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(left(), [], "no room");
+        below.room.store(1, Ordering::Relaxed);
+        assert!(sleep.as_mut().poll(&mut cx).is_pending());
+        assert_eq!(left(), [(1000, None)]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_a_packet_but_not_for_long_and_not_on_its_way_to_a_relay() {
+    drives(|runtime, socket, below| async move {
+        let clock = &runtime.watched.clock;
+        let sends = |datagram: &[u8]| {
+            let transmit = Transmit {
+                destination: NOBODY,
+                ecn: None,
+                contents: datagram,
+                segment_size: None,
+                src_ip: None,
+            };
+            assert!(socket.poll_send(&mut Context::from_waker(Waker::noop()), &transmit).is_ready());
+            std::mem::take(&mut *lock(&below.sent))
+        };
+        let (packet, acknowledgement) = ([APPLICATION_DATA; 200], [APPLICATION_DATA; 65]);
+        below.room.store(1000, Ordering::Relaxed);
+        runtime.progress.set_open(Instant::now() - OPENING * 2);
+        assert_eq!(sends(&packet), [(200, None)]);
+        drop(runtime.sleep(Duration::from_secs(1)));
+        assert_eq!(sends(&acknowledgement), [(65, None)], "it is not known how near the remote is");
+
+        clock.open(Remote::Member);
+        clock.asked([7; 12], Instant::now());
+        assert!(clock.answered(&[7; 12], Instant::now()));
+        assert_eq!(sends(&packet), [(200, None)]);
+        drop(runtime.sleep(Duration::from_secs(1)));
+        assert_eq!(sends(&acknowledgement), []);
+        assert_eq!(sends(&packet), [(265, Some(200))]);
+        // The last words of DTLS are shorter.
+        assert_eq!(sends(&acknowledgement), []);
+        assert_eq!(sends(&[21; 39]), [(65, None), (39, None)]);
+
+        let mut relayed = INDICATION.to_vec();
+        relayed[1] = 0x16;
+        relayed[3] = 72;
+        relayed.extend_from_slice(&[0, 0x13, 0, 65]);
+        relayed.extend_from_slice(&acknowledgement);
+        relayed.extend_from_slice(&[0; 3]);
+        assert_eq!(sends(&relayed), [(92, None)]);
+
+        assert_eq!(sends(&packet), [(200, None)]);
+        assert_eq!(sends(&acknowledgement), []);
+        let sleep = runtime.sleep(Duration::from_secs(10));
+        tokio::time::timeout(Duration::from_secs(5), sleep).await.unwrap();
+        drop(runtime.sleep(Duration::from_secs(10)));
+        assert_eq!(std::mem::take(&mut *lock(&below.sent)), [(65, None)], "no packet came along");
+        assert_eq!(sends(&packet), [(200, None)]);
+        assert_eq!(sends(&acknowledgement), [(65, None)]);
+    })
+    .await;
+}
+
+#[test]
+fn only_a_relayed_link_takes_more_turns_and_only_as_long_as_there_is_something_to_do() {
+    let progress = Progress::default();
+    let turns = || {
+        let again = progress.turns_again();
+        if again {
+            progress.turned.store(true, Ordering::Release);
+        }
+        again
+    };
+    assert!(!turns());
+    progress.sends(&[0x40, 1, 0, 0]);
+    for _ in 0..2 {
+        assert!((0..RELAY_TURNS).all(|_| turns()));
+        assert!(!turns(), "a sleep, and then something wakes it");
+    }
+    progress.sends(&INDICATION);
+    assert!(turns(), "a check tells nothing");
+    progress.sends(&[APPLICATION_DATA]);
+    assert!(!turns(), "the link is direct");
+    progress.sends(&[0, 0x16, 0, 0]);
+    assert!(turns());
+}
+
+#[test]
+fn after_a_silence_and_after_each_pause_that_follows_what_leaves_is_sent_again() {
+    let (progress, start) = (Progress::default(), Instant::now());
+    progress.set_open(start);
+    // How many of ten datagrams are.
+    let repeated = |millis| {
+        let now = start + Duration::from_millis(millis);
+        (0..10).filter(|_| progress.repeats_data(100, || now)).count()
+    };
+    let hears = |millis| progress.hears_data(|| start + Duration::from_millis(millis));
+    assert_eq!(repeated(10_000), 0);
+    hears(10_000);
+    progress.resume(start + Duration::from_secs(11));
+    assert_eq!(repeated(11_500), usize::from(RESUMING));
+    for millis in (12_000..13_000).step_by(100) {
+        hears(millis);
+        assert_eq!(repeated(millis + 10), 0, "no pause");
+    }
+    hears(13_400);
+    let large = start + Duration::from_millis(13_410);
+    assert!(!progress.repeats_data(1000, || large), "no acknowledgement");
+    assert_eq!(repeated(13_410), usize::from(ACKNOWLEDGING));
+    hears(14_000);
+    assert_eq!(repeated(16_500), 0, "too late");
+    hears(42_000);
+    assert_eq!(repeated(42_000), 0, "long after the silence");
+    let mut all = 0;
+    for second in (43..70).step_by(2) {
+        progress.resume(start + Duration::from_secs(second));
+        repeated(second * 1000);
+        for millis in [100, 600, 1100] {
+            hears(second * 1000 + millis);
+            all += repeated(second * 1000 + millis);
+        }
+    }
+    assert_eq!(all, usize::from(MAX_ACKNOWLEDGING), "no more in half a minute, however often it is silent");
+}
+
+#[test]
+fn a_request_for_a_channel_is_told_from_everything_else() {
+    let mut request = INDICATION;
+    assert!(!is_channel_bind(&request));
+    request[1] = 9;
+    assert!(is_channel_bind(&request));
+    request[4] = 0;
+    assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
+}
