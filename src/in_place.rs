@@ -16,6 +16,7 @@ use crate::task_waker::{Registered, TaskWaker};
 const POLLS: usize = 3;
 
 const RESTS: u8 = 0;
+/// Or it is attended: who polls it looks once more before the task rests.
 const IS_POLLED: u8 = 1;
 const WOKEN: u8 = 2;
 
@@ -184,6 +185,30 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_from_another_thread_is_lost() {
+        received_by(|receiving| tokio::spawn(receiving)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nor_is_one_to_a_task_that_attends() {
+        let attends = |mut receiving: Receiving| {
+            tokio::spawn(poll_fn(move |cx| {
+                loop {
+                    if let Poll::Ready(count) = receiving.poll_attended(cx) {
+                        return Poll::Ready(count);
+                    }
+                    if receiving.rest() {
+                        return Poll::Pending;
+                    }
+                }
+            }))
+        };
+        received_by(attends).await;
+    }
+
+    type Receiving = InPlace<Pin<Box<dyn Future<Output = u32> + Send>>>;
+
+    /// Sends many messages to what is received so.
+    async fn received_by(receive: impl FnOnce(Receiving) -> tokio::task::JoinHandle<u32>) {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let sending = tokio::spawn(async move {
             for n in 0..100_000_u32 {
@@ -193,14 +218,14 @@ mod tests {
                 }
             }
         });
-        let receiving = InPlace::new(Box::pin(async move {
+        let receiving: Receiving = InPlace::new(Box::pin(async move {
             let mut count = 0;
             while receiver.recv().await.is_some() {
                 count += 1;
             }
             count
         }));
-        assert_eq!(tokio::spawn(receiving).await.unwrap(), 100_000);
+        assert_eq!(receive(receiving).await.unwrap(), 100_000);
         sending.await.unwrap();
     }
 }

@@ -378,6 +378,74 @@ fn relayed_links_come_up_at_10_percent_loss() {
     assert!(took[15] < Duration::from_secs(2) && took[27] < Duration::from_secs(8), "{took:?}");
 }
 
+/// Sends a packet of this mode every 16 ms, each to the other.
+fn play(one: &Mesh, two: &Mesh, mode: TransferMode) {
+    for (handle, to) in [(one.handle(), 2), (two.handle(), 1)] {
+        tokio::spawn(async move {
+            while handle.try_send(of(mode, to, vec![7; 200])).is_ok() {
+                tokio::time::sleep(Duration::from_millis(16)).await;
+            }
+        });
+    }
+}
+
+#[test]
+fn acknowledgements_leave_with_packets() {
+    simulated(1, |network| async move {
+        network.links().latency(Duration::from_millis(2));
+        let (one, two) = sim_pair(&network, Mesh::builder).await;
+        play(&one, &two, TransferMode::Unreliable);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        // The last 4,096 datagrams, some 20 s of them.
+        let mut sent = network.trace();
+        let since = sent.last().unwrap().at - Duration::from_secs(5);
+        sent.retain(|record| record.at >= since);
+        // SCTP's acknowledgement without gaps, in AES-GCM. Anything else of that length would be a packet.
+        let alone: Vec<_> = sent.iter().filter(|record| record.bytes == 65).collect();
+        assert!(alone.len() > 250, "{} of {}", alone.len(), sent.len());
+        let with_a_packet = alone.iter().filter(|record| {
+            sent.iter().any(|other| (other.at, other.from) == (record.at, record.from) && other.bytes > 200)
+        });
+        let count = with_a_packet.count();
+        assert!(count * 10 >= alone.len() * 9, "{count} of {}", alone.len());
+        close_all(vec![one, two]).await;
+    });
+}
+
+/// So short that nobody has noticed a silence, and long enough that SCTP's window is full of what was lost.
+#[test]
+fn packets_of_each_mode_go_on_soon_after_a_cut_of_a_second() {
+    for mode in TransferMode::ALL {
+        for seed in 0..20 {
+            simulated(seed, |network| async move {
+                network.links().latency(Duration::from_millis(20));
+                let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+                play(&one, &two, mode);
+                tokio::time::sleep(Duration::from_secs(5)).await;
+                // One way in half of them.
+                match seed % 2 {
+                    0 => network.links().cut(),
+                    _ => network.link("1", "2").cut(),
+                };
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                network.links().heal();
+                let healed = Instant::now();
+                let mut arrived = 0;
+                while arrived < 10 {
+                    match next(&mut two).await {
+                        MeshEvent::Packet(_) if healed.elapsed() > Duration::from_millis(20) => arrived += 1,
+                        MeshEvent::PeerDisconnected(..) => panic!("{:?}", healed.elapsed()),
+                        _ => {}
+                    }
+                }
+                println!("{mode:?} {seed}: {:?}", healed.elapsed());
+                assert!(healed.elapsed() < Duration::from_secs(2), "{:?}", healed.elapsed());
+                close_all(vec![one, two]).await;
+            });
+        }
+    }
+}
+
 #[test]
 fn unreliable_packets_go_on_after_the_uplink_was_gone_for_6_s() {
     for seed in 0..5 {

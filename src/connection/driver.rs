@@ -136,9 +136,7 @@ impl Taken {
         self.0.home.wake();
         Poll::Ready(())
     }
-}
 
-impl Taken {
     /// From now on who wakes it wakes the task that polled it. Whether there is nothing to do for it.
     pub(crate) fn rest(&self) -> bool {
         self.0.seat().driver.as_ref().is_none_or(InPlace::rest)

@@ -8,7 +8,8 @@
 //! over in one. The driver makes use of it from 16 datagrams on, which a message of less than 18 KiB never is. So what it
 //! sends one by one is gathered here: the first of a turn leaves at once, those that follow and are as long wait for each
 //! other until the run ends, or the turn ([`Outlet::end_turn`]). For messages of 16 KiB that halves the processor's time.
-//! What becomes of those that wait, the driver is not told: an error that lasts is told of the first of the next turn.
+//! What becomes of those that wait, the driver is not told: an error that lasts is told of the first of the next turn. What
+//! has [waited for a packet](super::rider) leaves in the same way ([`Outlet::poll_send_both`]).
 
 use std::future::{Future as _, poll_fn};
 use std::io;
@@ -109,26 +110,27 @@ impl Outlet {
         Poll::Ready(sent)
     }
 
-    /// Sends a datagram, and with it one that is no longer, in one call if the kernel takes both. Tells whether that has
-    /// left as well.
+    /// Whether one of so many bytes can leave with this datagram: it is the first of its turn, and no shorter.
+    pub(super) fn takes_along(&self, transmit: &Transmit<'_>, bytes: usize) -> bool {
+        is_plain(transmit) && bytes <= transmit.contents.len() && self.lock().bytes.is_empty()
+    }
+
+    /// Sends a datagram, and one that it [takes along](Outlet::takes_along), in one call if the kernel takes both.
     pub(super) fn poll_send_both(
         &self,
         cx: &mut Context<'_>,
         transmit: &Transmit<'_>,
         rider: &[u8],
-    ) -> Poll<io::Result<bool>> {
+    ) -> Poll<io::Result<usize>> {
         let (size, to) = (transmit.contents.len(), transmit.destination);
         let mut run = self.lock();
-        if !run.bytes.is_empty() || !is_plain(transmit) || rider.len() > size {
-            drop(run);
-            ready!(self.poll_send(cx, transmit))?;
-            return Poll::Ready(Ok(false));
-        }
         let takes_both = self.socket.max_gso_segments() > 1;
         let sends_both = takes_both && {
             let mut both = std::mem::take(&mut run.bytes);
-            both.extend_from_slice(transmit.contents);
-            both.extend_from_slice(rider);
+            // The shorter one must be the last. If they are alike, the one that has waited is first.
+            let order =
+                if rider.len() < size { [transmit.contents, rider] } else { [rider, transmit.contents] };
+            order.into_iter().for_each(|datagram| both.extend_from_slice(datagram));
             let sent = self.poll_socket(cx, &Transmit { segment_size: Some(size), ..plain(&both, to) });
             both.clear();
             run.bytes = both;
@@ -138,13 +140,13 @@ impl Outlet {
         if !sends_both {
             ready!(self.poll_socket(cx, transmit))?;
             // Without room it is lost, as a datagram may be; the next one acknowledges the same.
-            self.try_send(rider, to)?;
+            let _ = self.try_send(rider, to);
         }
         if takes_both && size >= MIN_BYTES {
             run.like = Some((size, to));
             self.gathers.store(true, Ordering::Relaxed);
         }
-        Poll::Ready(Ok(true))
+        Poll::Ready(Ok(size))
     }
 
     /// The driver's turn is over: what is gathered leaves, if there is room.
@@ -163,6 +165,12 @@ impl Outlet {
         ready!(self.poll_run(&mut run, cx));
         *run = Run::default();
         Poll::Ready(())
+    }
+
+    /// Sends if there is room, also when tokio's budget is spent.
+    pub(super) fn send_now(&self, datagram: &[u8], to: SocketAddr) {
+        let sends = unconstrained(poll_fn(|_| Poll::Ready(self.try_send(datagram, to))));
+        let _ = pin!(sends).poll(&mut Context::from_waker(Waker::noop()));
     }
 
     /// Sends if there is room.
@@ -249,6 +257,7 @@ mod tests {
         sent: AtomicUsize,
         /// The lengths of what was sent, and of the datagrams in it.
         calls: Mutex<Vec<(usize, Option<usize>)>>,
+        last: Mutex<Vec<u8>>,
         /// It refuses several at once.
         refuses: AtomicBool,
     }
@@ -279,6 +288,7 @@ mod tests {
                 return Poll::Ready(Err(io::ErrorKind::InvalidInput.into()));
             }
             self.sent.fetch_add(1, Ordering::AcqRel);
+            *self.last.lock().unwrap() = transmit.contents.to_vec();
             self.calls.lock().unwrap().push((transmit.contents.len(), transmit.segment_size));
             Poll::Ready(Ok(transmit.contents.len()))
         }
@@ -353,24 +363,29 @@ mod tests {
     fn what_rides_along_leaves_in_one_call_if_the_kernel_takes_both_and_one_by_one_if_not() {
         let way = Way::new(100);
         let mut cx = Context::from_waker(Waker::noop());
+        let takes = |bytes: usize| way.outlet().takes_along(&plain(&vec![7; bytes], way.to), 65);
         let mut send = |bytes: usize| {
+            assert!(takes(bytes));
             let datagram = vec![7; bytes];
             way.outlet().poll_send_both(&mut cx, &plain(&datagram, way.to), &[8; 65]).map(Result::unwrap)
         };
-        assert_eq!(send(200), Poll::Ready(true));
+        assert_eq!(send(200), Poll::Ready(200));
         assert_eq!(way.calls(), [(265, Some(200))]);
-        assert_eq!(send(64), Poll::Ready(false), "the shorter one must be the last");
-        assert_eq!(way.calls(), [(64, None)]);
+        assert_eq!(way.socket.last.lock().unwrap()[..], [[7; 200].as_slice(), &[8; 65]].concat());
+        assert_eq!(send(65), Poll::Ready(65));
+        assert_eq!(way.calls(), [(130, Some(65))]);
+        assert_eq!(way.socket.last.lock().unwrap()[..], [[8; 65], [7; 65]].concat(), "the older one first");
+        assert!(!takes(64), "the shorter one must be the last");
         // The first of a turn; what follows is gathered.
-        assert_eq!(send(1200), Poll::Ready(true));
+        assert_eq!(send(1200), Poll::Ready(1200));
         assert_eq!(way.calls(), [(1265, Some(1200))]);
         assert!(way.send(&[1200, 1200]));
-        assert_eq!(send(1200), Poll::Ready(false), "what waits is not overtaken");
+        assert!(!takes(1200), "what waits is not overtaken");
         assert_eq!(way.calls(), []);
         assert!(way.outlet().end_turn().is_ready());
-        assert_eq!(way.calls(), [(3600, Some(1200))]);
+        assert_eq!(way.calls(), [(2400, Some(1200))]);
         way.socket.refuses.store(true, Ordering::Release);
-        assert_eq!(send(200), Poll::Ready(true));
+        assert_eq!(send(200), Poll::Ready(200));
         assert_eq!(way.calls(), [(200, None), (65, None)]);
         way.socket.room.store(0, Ordering::Release);
         assert_eq!(send(200), Poll::Pending);

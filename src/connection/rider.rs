@@ -1,13 +1,16 @@
-//! An acknowledgement that waits a little rides along with the next packet.
+//! An acknowledgement that waits a little leaves with the next packet.
 //!
 //! SCTP acknowledges every second packet at once, in a datagram of its own. In a game that sends to everybody sixty times
-//! in a second that is a third of all datagrams, and for each both sides are woken and take a turn. So on a near path such
-//! an acknowledgement waits for the next packet that goes the same way, and both leave in one call, and mostly arrive in
-//! one (UDP GSO and GRO).
+//! in a second that is a third of all datagrams, and for each the other side is woken and takes a turn. So such an
+//! acknowledgement waits for the next packet that goes the same way, and both leave in one call, and mostly arrive in one
+//! (UDP GSO and GRO).
 //!
-//! It holds up nobody: it waits for a part of the [time that the clock grants](super::clock) a near path, and only when
-//! what it acknowledges is [so little](MAX_BYTES) that the remote may still send; what tells of a loss is longer, and
-//! leaves at once. If no packet came along, it leaves alone, and for a while none waits.
+//! It holds up nobody: it waits for a fifth of what [the clock](super::clock) adds to a round trip, 20 ms on a near path
+//! and 4 ms on a far one, and only if what it acknowledges is [so little](MAX_BYTES) that the remote may still send; what
+//! tells of a loss is longer, and leaves at once. If no packet came along, it leaves alone, and for a while none waits.
+//!
+//! An acknowledgement is told by its length, and that depends on the cipher. So this is for members of this crate among
+//! themselves, who agree on AES-GCM.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -17,12 +20,13 @@ use std::time::{Duration, Instant};
 use super::outlet::Outlet;
 
 /// How long a datagram is that acknowledges, and tells of no gap: SCTP's header (12 bytes) and a SACK chunk (16; RFC 9260
-/// section 3.3.4), in a record of DTLS 1.2 with AES-GCM (13 + 8 + 16). Only a FORWARD-TSN of two streams is as long.
+/// section 3.3.4), in a record of DTLS 1.2 with AES-GCM (13 + 8 + 16). Hardly anything else is as long: a FORWARD-TSN of two
+/// streams, and the answer to the closing of a channel, which may wait as well.
 const ACKNOWLEDGEMENT: usize = 65;
 
-/// How much may wait to be acknowledged: less than the least window, which is one full datagram (RFC 9260 section 7.2.3),
-/// leaves room for another packet.
-const MAX_BYTES: usize = 700;
+/// How much may have come that is not acknowledged: half of the least window, which is one full datagram (RFC 9260 section
+/// 7.2.3), so that there is room for another packet like that.
+const MAX_BYTES: usize = 600;
 
 /// After one that left alone.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -92,7 +96,7 @@ impl Rider {
         let within = |since: Option<Instant>, time| {
             since.is_some_and(|since| now.saturating_duration_since(since) < time)
         };
-        let is_little = self.heard.swap(0, Ordering::Relaxed) <= MAX_BYTES;
+        let is_little = self.heard.load(Ordering::Relaxed) <= MAX_BYTES;
         let waits =
             is_little && state.held.is_none() && within(state.sent, limit) && !within(state.alone, PAUSE);
         if waits {
@@ -101,6 +105,13 @@ impl Rider {
             self.holds.store(true, Ordering::Release);
         }
         waits
+    }
+
+    /// A datagram of so many bytes has left, or waits.
+    pub(super) fn sent(&self, bytes: usize) {
+        if bytes == ACKNOWLEDGEMENT {
+            self.heard.store(0, Ordering::Relaxed);
+        }
     }
 
     /// What waits and goes the same way.
@@ -118,7 +129,7 @@ impl Rider {
         self.state().held = None;
     }
 
-    /// The driver is about to sleep.
+    /// What the driver, which is about to sleep, is to do for it.
     pub(super) fn next(&self, now: Instant) -> Next {
         if !self.holds.load(Ordering::Acquire) {
             return Next::Nothing;
@@ -212,6 +223,13 @@ mod tests {
 
         /// Whether a datagram of so many bytes waits.
         fn takes(&self, bytes: usize) -> bool {
+            let takes = self.would_take(bytes);
+            self.rider.sent(bytes);
+            takes
+        }
+
+        /// The same, but that there is no room for it.
+        fn would_take(&self, bytes: usize) -> bool {
             self.rider.takes(&vec![7; bytes], self.to, &self.outlet, || LIMIT, self.now)
         }
 
@@ -260,14 +278,15 @@ mod tests {
         assert!(!way.takes(ACKNOWLEDGEMENT), "for a while");
         let way = Way::game();
         way.rider.heard(MAX_BYTES);
-        assert!(!way.takes(ACKNOWLEDGEMENT), "its window may be full");
+        assert!(!way.would_take(ACKNOWLEDGEMENT), "its window may be full");
+        assert!(!way.takes(ACKNOWLEDGEMENT), "it was not acknowledged");
         assert!(way.takes(ACKNOWLEDGEMENT), "that was acknowledged");
         assert!(!way.takes(ACKNOWLEDGEMENT), "there is one");
         let way = Way::game();
         for bytes in [ACKNOWLEDGEMENT - 1, ACKNOWLEDGEMENT + 1, ACKNOWLEDGEMENT + 8] {
             assert!(!way.takes(bytes), "a gap, or a packet");
         }
-        let far = || Duration::ZERO;
-        assert!(!way.rider.takes(&[7; ACKNOWLEDGEMENT], way.to, &way.outlet, far, way.now));
+        let steady = || Duration::ZERO;
+        assert!(!way.rider.takes(&[7; ACKNOWLEDGEMENT], way.to, &way.outlet, steady, way.now));
     }
 }

@@ -1,4 +1,4 @@
-//! The runtime that a connection's driver runs on: the one of the configuration, with eighteen cures around it.
+//! The runtime that a connection's driver runs on: the one of the configuration, with nineteen cures around it.
 //!
 //! All workarounds for the transport of `webrtc` 0.21.1 that need its clock, its sockets or its tasks stand here:
 //!
@@ -44,6 +44,8 @@
 //!   thread that waits for input. So it has one that is kept ([`Timers`]).
 //! * **The small run.** The driver hands the kernel several datagrams in one call only if they are sixteen and more. So
 //!   those that it sends one by one are gathered ([`Outlet`]).
+//! * **The lone acknowledgement.** SCTP never sends an acknowledgement along with a packet, so in a game's mesh a third of
+//!   all datagrams are acknowledgements. On a near path those wait for the next packet ([`Rider`]).
 //! * **The long turn.** The driver takes up to 64 segmented receives at once, 4 MB, before it acknowledges any: one side
 //!   works while the other waits, in turn. So a turn ends after [`MAX_TURN_BYTES`].
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
@@ -360,6 +362,7 @@ impl Progress {
         self.is_open()
             && !self.closing.load(Ordering::Acquire)
             && !self.recovers.load(Ordering::Relaxed)
+            && self.resuming.load(Ordering::Relaxed) == 0
             && self.repeated.load(Ordering::Relaxed) >= MAX_OPENING
     }
 
@@ -550,7 +553,7 @@ impl Runtime for ConnectionRuntime {
             Next::Wake(after) => turn.sleep = turn.sleep.min(after),
             Next::Send(held) => {
                 if let Some(outlet) = held.outlet.upgrade() {
-                    let _ = outlet.try_send(&held.datagram, held.to);
+                    outlet.send_now(&held.datagram, held.to);
                 }
             }
         }
@@ -709,6 +712,7 @@ impl AsyncUdpSocket for Socket {
             }
             if sent.is_ok() {
                 is_dtls |= content.dtls().is_some();
+                self.progress.rider.sent(datagram.len());
                 if let Some(until) = self.repeats(&content) {
                     self.repeat(datagram, to, until);
                 }
@@ -783,11 +787,12 @@ impl Socket {
     fn waits(&self, content: &Content<'_>, transmit: &Transmit<'_>) -> bool {
         let Content::Data(record) = content else { return false };
         // What goes to a relay is longer than its record.
-        if record.len() != transmit.contents.len() || !self.progress.is_calm() {
+        let is_bare = record.len() == transmit.contents.len();
+        if !is_bare || !self.progress.is_among_us() || !self.progress.is_calm() {
             return false;
         }
         let (clock, now) = (&self.watched.clock, self.runtime.now());
-        self.progress.rider.takes(record, transmit.destination, &self.base, || clock.spares(now), now)
+        self.progress.rider.takes(record, transmit.destination, &self.base, || clock.spares(), now)
     }
 
     /// Sends, and what waits for it as well.
@@ -796,16 +801,17 @@ impl Socket {
         let Some(held) = rider.held(transmit.destination, &self.base) else {
             return self.base.poll_send(cx, transmit);
         };
-        if transmit.contents.len() < held.len() {
-            // Nothing longer can follow it in the same call; and it may be the last word of DTLS.
-            let _ = self.base.try_send(&held, transmit.destination);
+        if !self.base.takes_along(transmit, held.len()) {
+            // Not after this: it may be the last word of DTLS, or many datagrams, and what comes too late is dropped.
             rider.left();
+            self.base.send_now(&held, transmit.destination);
             return self.base.poll_send(cx, transmit);
         }
-        if std::task::ready!(self.base.poll_send_both(cx, transmit, &held))? {
+        let sent = std::task::ready!(self.base.poll_send_both(cx, transmit, &held));
+        if sent.is_ok() {
             rider.left();
         }
-        Poll::Ready(Ok(transmit.contents.len()))
+        Poll::Ready(sent)
     }
 
     /// Whether a datagram may leave.

@@ -70,6 +70,10 @@ impl Runtime for Base {
         TokioRuntime.resolve_host(host)
     }
 
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
         TokioRuntime.sleep(duration)
     }
@@ -164,39 +168,90 @@ async fn what_was_gathered_leaves_at_the_end_of_the_turn_or_while_the_driver_sle
     .await;
 }
 
-#[tokio::test]
-async fn an_acknowledgement_waits_for_a_packet_but_not_for_long_and_not_on_its_way_to_a_relay() {
+#[tokio::test(start_paused = true)]
+async fn the_acknowledgements_of_a_stranger_do_not_wait_as_its_cipher_is_not_known() {
+    for (is_member, calls) in [(true, 1), (false, 2)] {
+        drives(move |runtime, socket, below| async move {
+            let (clock, now) = (&runtime.watched.clock, runtime.base.now());
+            below.room.store(100, Ordering::Relaxed);
+            runtime.progress.set_open(now.checked_sub(OPENING * 2).unwrap());
+            if is_member {
+                runtime.progress.set_among_us();
+            }
+            clock.open(Remote::Member);
+            clock.asked([7; 12], now);
+            assert!(clock.answered(&[7; 12], now));
+            let sends = |bytes: usize| {
+                let transmit = Transmit {
+                    destination: NOBODY,
+                    ecn: None,
+                    contents: &vec![APPLICATION_DATA; bytes],
+                    segment_size: None,
+                    src_ip: None,
+                };
+                assert!(socket.poll_send(&mut Context::from_waker(Waker::noop()), &transmit).is_ready());
+            };
+            (0..2).for_each(|_| sends(200));
+            drop(runtime.sleep(Duration::from_secs(1)));
+            lock(&below.sent).clear();
+            sends(65);
+            sends(200);
+            assert_eq!(lock(&below.sent).len(), calls);
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_waits_for_a_packet_but_not_for_long_and_not_if_it_must_not_be_lost() {
     drives(|runtime, socket, below| async move {
-        let clock = &runtime.watched.clock;
+        let (clock, progress, base) = (&runtime.watched.clock, &runtime.progress, &runtime.base);
         let sends = |datagram: &[u8]| {
             let transmit = Transmit {
                 destination: NOBODY,
                 ecn: None,
                 contents: datagram,
-                segment_size: None,
+                segment_size: (datagram.len() > 1200).then_some(1200),
                 src_ip: None,
             };
-            assert!(socket.poll_send(&mut Context::from_waker(Waker::noop()), &transmit).is_ready());
+            let sent = socket.poll_send(&mut Context::from_waker(Waker::noop()), &transmit);
+            assert_eq!(sent.is_ready(), below.room.load(Ordering::Relaxed) > 0);
             std::mem::take(&mut *lock(&below.sent))
         };
         let (packet, acknowledgement) = ([APPLICATION_DATA; 200], [APPLICATION_DATA; 65]);
+        let (leaves, waits) = ([(65, None)], []);
+        let turn = || drop(runtime.sleep(Duration::from_secs(1)));
         below.room.store(1000, Ordering::Relaxed);
-        runtime.progress.set_open(Instant::now() - OPENING * 2);
-        assert_eq!(sends(&packet), [(200, None)]);
-        drop(runtime.sleep(Duration::from_secs(1)));
-        assert_eq!(sends(&acknowledgement), [(65, None)], "it is not known how near the remote is");
-
+        progress.set_open(base.now());
+        sends(&packet);
+        turn();
+        assert_eq!(sends(&acknowledgement), leaves, "nobody knows how near the remote is");
         clock.open(Remote::Member);
-        clock.asked([7; 12], Instant::now());
-        assert!(clock.answered(&[7; 12], Instant::now()));
-        assert_eq!(sends(&packet), [(200, None)]);
-        drop(runtime.sleep(Duration::from_secs(1)));
-        assert_eq!(sends(&acknowledgement), []);
-        assert_eq!(sends(&packet), [(265, Some(200))]);
-        // The last words of DTLS are shorter.
-        assert_eq!(sends(&acknowledgement), []);
-        assert_eq!(sends(&[21; 39]), [(65, None), (39, None)]);
+        clock.asked([7; 12], base.now());
+        assert!(clock.answered(&[7; 12], base.now()));
+        progress.set_among_us();
+        sends(&packet);
+        turn();
+        assert_eq!(sends(&acknowledgement), leaves, "it has just been opened");
 
+        tokio::time::advance(OPENING * 2).await;
+        (0..2).for_each(|_| drop(sends(&packet)));
+        turn();
+        assert_eq!(sends(&acknowledgement), waits);
+        assert_eq!(sends(&packet), [(265, Some(200))]);
+        assert_eq!(sends(&acknowledgement), waits);
+        below.room.store(0, Ordering::Relaxed);
+        assert_eq!(sends(&packet), []);
+        below.room.store(1000, Ordering::Relaxed);
+        assert_eq!(sends(&packet), [(265, Some(200))], "there is room now");
+        // The last words of DTLS are shorter, and of many datagrams it would be the last.
+        assert_eq!(sends(&acknowledgement), waits);
+        assert_eq!(sends(&[21; 39]), [(65, None), (39, None)]);
+        sends(&packet);
+        assert_eq!(sends(&acknowledgement), waits);
+        assert_eq!(sends(&[APPLICATION_DATA; 4800]), [(65, None), (4800, Some(1200))]);
+
+        // On its way to a relay it is a part of what leaves.
         let mut relayed = INDICATION.to_vec();
         relayed[1] = 0x16;
         relayed[3] = 72;
@@ -205,14 +260,26 @@ async fn an_acknowledgement_waits_for_a_packet_but_not_for_long_and_not_on_its_w
         relayed.extend_from_slice(&[0; 3]);
         assert_eq!(sends(&relayed), [(92, None)]);
 
-        assert_eq!(sends(&packet), [(200, None)]);
-        assert_eq!(sends(&acknowledgement), []);
-        let sleep = runtime.sleep(Duration::from_secs(10));
-        tokio::time::timeout(Duration::from_secs(5), sleep).await.unwrap();
-        drop(runtime.sleep(Duration::from_secs(10)));
-        assert_eq!(std::mem::take(&mut *lock(&below.sent)), [(65, None)], "no packet came along");
-        assert_eq!(sends(&packet), [(200, None)]);
-        assert_eq!(sends(&acknowledgement), [(65, None)]);
+        sends(&packet);
+        assert_eq!(sends(&acknowledgement), waits);
+        let waited = base.now();
+        runtime.sleep(Duration::from_secs(1)).await;
+        assert!(base.now() - waited <= Duration::from_millis(21), "{:?}", base.now() - waited);
+        turn();
+        assert_eq!(std::mem::take(&mut *lock(&below.sent)), leaves, "no packet came along");
+        sends(&packet);
+        assert_eq!(sends(&acknowledgement), leaves, "none waits for a while");
+
+        tokio::time::advance(Duration::from_secs(1)).await;
+        sends(&packet);
+        turn();
+        progress.resume(base.now());
+        assert_eq!(sends(&acknowledgement), leaves, "the remote may be at its last try");
+        tokio::time::advance(RECOVERY * 2).await;
+        progress.set_closing();
+        sends(&packet);
+        turn();
+        assert_eq!(sends(&acknowledgement).len(), FAREWELLS);
     })
     .await;
 }

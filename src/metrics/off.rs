@@ -17,7 +17,7 @@ pub(crate) fn failed(_: &PeerFailure) {}
 pub(crate) fn round_trip(_: Duration) {}
 
 #[derive(Debug, Default)]
-pub(crate) struct Meter;
+pub(crate) struct Meter {}
 
 impl Meter {
     pub(crate) fn read(&mut self, _: &Gauges, _: impl FnOnce() -> [u64; 3]) {}

@@ -302,15 +302,10 @@ impl Channels {
         self.outbox.work.register(&mut self.registered, cx.waker());
         let backlog = self.delivery.backlog(cx.waker());
         self.grant(backlog);
-        // After the first turn those that have moved something. What comes to the others meanwhile wakes the task.
-        let mut due = [true; ORDER.len()];
         for _ in 0..TURNS {
             let mut moved = false;
             for turn in 0..ORDER.len() {
                 let place = (self.first + turn) % ORDER.len();
-                if !std::mem::take(&mut due[place]) {
-                    continue;
-                }
                 match self.poll_channel(ORDER[place], backlog, cx) {
                     Poll::Ready(Some(happening)) => {
                         self.first = (place + 1) % ORDER.len();
@@ -318,7 +313,7 @@ impl Channels {
                         self.headway.moved();
                         return Poll::Ready(happening);
                     }
-                    Poll::Ready(None) => (moved, due[place]) = (true, true),
+                    Poll::Ready(None) => moved = true,
                     Poll::Pending => {}
                 }
             }
