@@ -58,12 +58,13 @@ const PATIENCE: u32 = 4;
 /// to say.
 const TRAFFIC: Duration = Duration::from_millis(2500);
 
-/// How far the clock runs ahead without headway: expirations after 1 and 3 s; and just after an answer, so that it is the
-/// loss of single packets, after 7 s. Those that are left take 56 s of true time, and a way that was cut for a while
-/// needs them when it is back.
+/// How far the clock runs ahead without headway: expirations after 1 and 3 s; and just after an answer, and while other data
+/// comes, so that it is the loss of single packets, after 7 s. Those that are left take 56 s of true time, and a way that
+/// was cut for a while needs them when it is back.
 const BUDGET: Duration = Duration::from_secs(3);
 const BUDGET_ANSWERED: Duration = Duration::from_secs(7);
 const JUST_ANSWERED: Duration = Duration::from_millis(1200);
+const JUST_HEARD: Duration = Duration::from_millis(200);
 /// The same, for a while after a silence: what arrived before it, and only its acknowledgement was lost, counts as having
 /// been under way for all of it. That makes SCTP expect such round trips, and wait for up to a minute for each, until
 /// some twenty have shown otherwise. If it does not wait so long, that is five expirations, the last that it has.
@@ -485,8 +486,8 @@ impl State {
                 self.resume(now);
             }
         } else if self.is_cut_off(now) {
-            // It can be reached now.
-            self.resume(now);
+            // It can be reached now. One try, as there are few.
+            self.leap |= self.leaps == 0;
         }
         self.answered = Some(now);
     }
@@ -526,8 +527,7 @@ impl State {
             return;
         }
         // Not for nothing, or there are no tries left when needed.
-        let waits = |(since, _): (Instant, Instant)| now.saturating_duration_since(since) >= SILENCE;
-        if self.waits.is_some_and(waits) || self.is_cut_off(now) {
+        if self.waits.is_some_and(|(since, _)| now.saturating_duration_since(since) >= SILENCE) {
             self.calm = 0;
             self.leap |= self.leaps < LEAPS;
         }
@@ -633,8 +633,16 @@ impl State {
             (false, true) if self.remote == Some(Remote::Member) && tried() => GIVEN_UP,
             (false, true) => BUDGET_RESUMED,
         };
-        let budget = budget.saturating_sub(self.gained);
-        let lasts = Duration::from_nanos(budget.as_nanos() as u64 * UNIT / self.gain);
+        let lasts = |budget: Duration| {
+            let budget = budget.saturating_sub(self.gained);
+            Duration::from_nanos(budget.as_nanos() as u64 * UNIT / self.gain)
+        };
+        let lasts = match budget {
+            BUDGET_ANSWERED => {
+                lasts(BUDGET).max(lasts(budget).min(left(Some(self.answers_until), JUST_HEARD)))
+            }
+            budget => lasts(budget),
+        };
         left(self.traffic, TRAFFIC).max(owing).min(lasts)
     }
 
