@@ -8,8 +8,8 @@
 //! * only when all channels are open, since DTLS gives up by the same clock; and not while ICE looks for another way;
 //! * only while there is [traffic](TRAFFIC), or something is to be acknowledged, so that an idle link wakes nobody more
 //!   often;
-//! * less while the remote answers [a backlog](BACKLOG_BYTES): what follows a lost packet tells of it, and a time-out too
-//!   many makes SCTP begin again with one datagram. When nothing comes for a round trip, nothing follows;
+//! * less while [a backlog](BACKLOG_BYTES) makes headway and the remote answers: what follows a lost packet tells of it, and a
+//!   time-out too many makes SCTP begin again with one datagram. When nothing comes for a round trip, nothing follows;
 //! * only while SCTP makes headway: it gives up for good after six expirations in a row, so without any
 //!   acknowledgement only so much is gained ([`BUDGET`]);
 //! * never with packets that live for so many milliseconds, as SCTP counts those by the same clock.
@@ -170,7 +170,8 @@ struct State {
     answers_until: Instant,
     /// SCTP holds something.
     owing: bool,
-    /// It holds much that it must deliver.
+    /// It makes headway, when it was looked last; and held much that it must deliver, and made headway then or before.
+    headway: bool,
     backlog: bool,
     /// Data has come since it was looked what it holds.
     heard_data: bool,
@@ -333,7 +334,8 @@ impl Clock {
         let before = state.gain_at(now);
         state.change(now, |state| {
             state.owing = lasting_bytes + fleeting_bytes > 0;
-            state.backlog = lasting_bytes >= BACKLOG_BYTES;
+            state.backlog = lasting_bytes >= BACKLOG_BYTES && (headway || state.headway);
+            state.headway = headway;
             let answered = state.answered.is_some_and(|answered| now < answered + ANSWERED);
             let heard = std::mem::take(&mut state.heard_data) && answered && state.answered != state.forgiven;
             let heard = lasting_bytes == 0 && heard;
@@ -441,6 +443,7 @@ impl State {
             traffic: None,
             answers_until: now,
             owing: false,
+            headway: false,
             backlog: false,
             heard_data: false,
             answered: None,
