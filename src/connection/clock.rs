@@ -518,10 +518,12 @@ impl State {
         reached >= GIVEN_UP_REACHED && (in_time || !self.steady && reached >= GIVEN_UP_SLOWLY)
     }
 
-    /// Whether SCTP was done with nothing of what it holds for so long that it must have been lost, more than once.
+    /// Whether SCTP was done with nothing of what it holds for so long that it must have been lost, more than once. Not on a
+    /// long path, where its tries are as far between as ever.
     fn is_cut_off(&self, now: Instant) -> bool {
         let limit = CUT_OFF.max(self.answer_time() * 3);
-        self.stuck.is_some_and(|(since, _)| now.saturating_duration_since(since) >= limit)
+        let waited = self.stuck.map(|(since, _)| now.saturating_duration_since(since));
+        self.rate(1) >= 2.0 && waited.is_some_and(|waited| waited >= limit)
     }
 
     /// The remote could not be reached for a while, and now it can.

@@ -225,9 +225,13 @@ fn who_does_not_hear_us_for_a_while_is_told_at_once_when_it_does() {
 
 #[test]
 fn after_a_cut_of_a_moment_sctp_tries_when_a_request_is_answered() {
-    for (round_trip, waited, leaps) in
-        [(MS(40), MS(500), true), (MS(40), MS(450), false), (S(1), S(3), false), (S(1), S(4), true)]
-    {
+    for (round_trip, waited, leaps) in [
+        (MS(40), MS(500), true),
+        (MS(40), MS(450), false),
+        (MS(300), MS(1100), false),
+        (MS(300), MS(1300), true),
+        (S(1), S(9), false),
+    ] {
         let (clock, start) = clock(|state| {
             (state.remote, state.round_trip) = (Some(Remote::Member), Some(round_trip));
             state.answer(state.heard);
@@ -246,7 +250,7 @@ fn after_a_cut_of_a_moment_sctp_tries_when_a_request_is_answered() {
     }
     // It is done with something of what may be lost.
     let (clock, start) = clock(|state| {
-        state.remote = Some(Remote::Member);
+        (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));
         state.stuck = state.heard.checked_sub(S(4)).map(|since| (since, since));
     });
     assert!(clock.lock().is_cut_off(start));
