@@ -15,7 +15,8 @@
 //! * never with packets that live for so many milliseconds, as SCTP counts those by the same clock.
 //!
 //! A link that was silent for a while finds SCTP waiting for a timer that was doubled each time. So when the remote is
-//! heard again the clock is set [forward](leap_after), if SCTP holds anything.
+//! heard again the clock is set [forward](leap_after), if SCTP holds anything; and once when it answers, if nothing has
+//! become of that for a while ([`CUT_OFF`]).
 //!
 //! The library looks after ICE by it, too, and on a near path that would be a turn of the driver every 20 ms for nothing. So
 //! a look is [put off](State::puts_off) a little, to come with the next packet.
@@ -64,6 +65,7 @@ const TRAFFIC: Duration = Duration::from_millis(2500);
 const BUDGET: Duration = Duration::from_secs(3);
 const BUDGET_ANSWERED: Duration = Duration::from_secs(7);
 const JUST_ANSWERED: Duration = Duration::from_millis(1200);
+/// Since data came, and was [due](State::answer_time) again.
 const JUST_HEARD: Duration = Duration::from_millis(200);
 /// The same, for a while after a silence: what arrived before it, and only its acknowledgement was lost, counts as having
 /// been under way for all of it. That makes SCTP expect such round trips, and wait for up to a minute for each, until
@@ -88,10 +90,10 @@ const ANSWERED: Duration = Duration::from_millis(2500);
 
 /// What counts as a silence when the remote is heard again; or as none of our requests arriving, when one is answered.
 const SILENCE: Duration = Duration::from_millis(1500);
+const NO_ANSWER: Duration = Duration::from_millis(3500);
 /// For how long, and three times as long as an acknowledgement takes, SCTP has waited for one if it has been cut off for a
 /// moment. When a request of ours is answered then, its next try may be seconds away.
 const CUT_OFF: Duration = Duration::from_millis(500);
-const NO_ANSWER: Duration = Duration::from_millis(3500);
 /// As long as SCTP waits at the most.
 const RTO_MAX: Duration = Duration::from_secs(60);
 /// How many times without headway: each is an expiration.
@@ -191,6 +193,8 @@ struct State {
     waits: Option<(Instant, Instant)>,
     /// The same, and of what may be lost it was done with nothing either.
     stuck: Option<(Instant, Instant)>,
+    /// The clock was set forward since then, as [the remote could be reached](State::is_cut_off).
+    tried: bool,
     /// How many looks with headway there were since a silence, up to [`RESUMED`].
     calm: u8,
     /// It is to be set forward; and how many times it was, since there was headway.
@@ -280,7 +284,8 @@ impl Clock {
         if state.leap && state.is_ready() {
             state.leap = false;
             // What waited may have been acknowledged meanwhile.
-            if let Some((_, since)) = state.waits {
+            if let Some((_, waits)) = state.waits {
+                let since = state.stuck.map_or(waits, |(_, stuck)| stuck.min(waits));
                 let clock = now + state.ahead + state.gained_by(now);
                 state.leaps += 1;
                 state.ahead += leap_after(clock.saturating_duration_since(since));
@@ -352,7 +357,7 @@ impl Clock {
                 state.waits = None;
             }
             if headway || moves || !state.owing {
-                state.stuck = None;
+                (state.stuck, state.tried) = (None, false);
             }
             if state.owing {
                 state.waits.get_or_insert((now, now + state.ahead));
@@ -455,6 +460,7 @@ impl State {
             resumes: false,
             waits: None,
             stuck: None,
+            tried: false,
             calm: RESUMED,
             leap: false,
             leaps: 0,
@@ -490,7 +496,7 @@ impl State {
             }
         } else if self.is_cut_off(now) {
             // It can be reached now. One try, as there are few.
-            self.leap |= self.leaps == 0;
+            self.leap |= !std::mem::replace(&mut self.tried, true);
         }
         self.answered = Some(now);
     }

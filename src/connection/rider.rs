@@ -129,14 +129,14 @@ impl Rider {
         self.state().held = None;
     }
 
-    /// What the driver, which is about to sleep, is to do for it.
-    pub(super) fn next(&self, now: Instant) -> Next {
+    /// What the driver, which is about to sleep, is to do for it. It `hurries` if nothing is to be lost.
+    pub(super) fn next(&self, now: Instant, hurries: bool) -> Next {
         if !self.holds.load(Ordering::Acquire) {
             return Next::Nothing;
         }
         let mut state = self.state();
         match state.held.take() {
-            Some(held) if held.until <= now => {
+            Some(held) if hurries || held.until <= now => {
                 self.holds.store(false, Ordering::Release);
                 state.alone = Some(now);
                 Next::Send(held)
@@ -246,10 +246,15 @@ mod tests {
         let other = Way::new();
         assert!(way.rider.held(other.to, &way.outlet).is_none(), "another destination");
         assert!(way.rider.held(way.to, &other.outlet).is_none(), "another socket");
-        assert!(matches!(way.rider.next(way.now + MS(5)), Next::Wake(after) if after == LIMIT - MS(5)));
+        assert!(
+            matches!(way.rider.next(way.now + MS(5), false), Next::Wake(after) if after == LIMIT - MS(5))
+        );
         way.rider.left();
         assert!(!way.holds());
-        assert!(matches!(way.rider.next(way.now + LIMIT), Next::Nothing));
+        assert!(matches!(way.rider.next(way.now + LIMIT, false), Next::Nothing));
+        way.rider.heard(250);
+        assert!(way.takes(ACKNOWLEDGEMENT));
+        assert!(matches!(way.rider.next(way.now, true), Next::Send(_)));
     }
 
     #[test]
@@ -257,7 +262,7 @@ mod tests {
         let mut way = Way::game();
         assert!(way.takes(ACKNOWLEDGEMENT));
         way.now += LIMIT;
-        let Next::Send(held) = way.rider.next(way.now) else { panic!("it is due") };
+        let Next::Send(held) = way.rider.next(way.now, false) else { panic!("it is due") };
         assert_eq!((held.datagram, held.to), ([7; ACKNOWLEDGEMENT], way.to));
         assert!(held.outlet.upgrade().is_some_and(|outlet| Arc::ptr_eq(&outlet, &way.outlet)));
         assert!(!way.holds());

@@ -45,7 +45,7 @@
 //! * **The small run.** The driver hands the kernel several datagrams in one call only if they are sixteen and more. So
 //!   those that it sends one by one are gathered ([`Outlet`]).
 //! * **The lone acknowledgement.** SCTP never sends an acknowledgement along with a packet, so in a game's mesh a third of
-//!   all datagrams are acknowledgements. On a near path those wait for the next packet ([`Rider`]).
+//!   all datagrams are acknowledgements. Between members those wait a little for the next packet ([`Rider`]).
 //! * **The long turn.** The driver takes up to 64 segmented receives at once, 4 MB, before it acknowledges any: one side
 //!   works while the other waits, in turn. So a turn ends after [`MAX_TURN_BYTES`].
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
@@ -548,7 +548,7 @@ impl Runtime for ConnectionRuntime {
         if turn.resumes {
             self.progress.resume(now);
         }
-        match self.progress.rider.next(now) {
+        match self.progress.rider.next(now, turn.resumes) {
             Next::Nothing => {}
             Next::Wake(after) => turn.sleep = turn.sleep.min(after),
             Next::Send(held) => {
