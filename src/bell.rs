@@ -59,8 +59,14 @@ impl Bell {
         self.wire.state.store(RUNG, Ordering::Release);
     }
 
+    /// Who rings it, by being woken.
+    #[cfg(test)]
+    pub(crate) fn waker(&self) -> &Waker {
+        &self.waker
+    }
+
     /// Whether it has rung since it was pending.
-    fn has_rung(&self) -> bool {
+    pub(crate) fn has_rung(&self) -> bool {
         self.wire.state.load(Ordering::Acquire) == RUNG
     }
 

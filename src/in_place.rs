@@ -6,63 +6,32 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
-use crate::task_waker::{Registered, TaskWaker};
+use crate::bell::Bell;
 
 /// How often it is polled in a row; then it has its turn after the others.
 const POLLS: usize = 3;
 
-const RESTS: u8 = 0;
-/// Or it is attended: who polls it looks once more before the task rests.
-const IS_POLLED: u8 = 1;
-const WOKEN: u8 = 2;
-
 /// Polls its future again if that was woken meanwhile.
 pub(crate) struct InPlace<F> {
     future: F,
-    wire: Arc<Wire>,
-    waker: Waker,
-    registered: Registered,
-}
-
-struct Wire {
-    state: AtomicU8,
-    task: TaskWaker,
-}
-
-impl Wake for Wire {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.state.swap(WOKEN, Ordering::AcqRel) == RESTS {
-            self.task.wake();
-        }
-    }
+    /// Rings when the future is woken.
+    bell: Bell,
 }
 
 impl<F: Future + Unpin> InPlace<F> {
     pub(crate) fn new(future: F) -> InPlace<F> {
-        let wire = Arc::new(Wire { state: AtomicU8::new(WOKEN), task: TaskWaker::default() });
-        InPlace { future, waker: Waker::from(wire.clone()), wire, registered: Registered::default() }
+        InPlace { future, bell: Bell::new() }
     }
 
     /// Polls it, if it was woken since it was pending. Until it [rests](InPlace::rest) who wakes it does not wake the task.
     pub(crate) fn poll_attended(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let InPlace { future, wire, waker, registered } = self;
-        wire.task.register(registered, cx.waker());
-        let _ = wire.state.compare_exchange(RESTS, IS_POLLED, Ordering::AcqRel, Ordering::Acquire);
+        let InPlace { future, bell } = self;
         for _ in 0..POLLS {
-            if wire.state.load(Ordering::Acquire) != WOKEN {
-                break;
-            }
-            wire.state.swap(IS_POLLED, Ordering::AcqRel);
-            if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut Context::from_waker(waker)) {
-                return Poll::Ready(output);
+            let polled = bell.poll_attended(cx, |cx| Pin::new(&mut *future).poll(cx));
+            if polled.is_ready() || !bell.has_rung() {
+                return polled;
             }
         }
         Poll::Pending
@@ -70,8 +39,7 @@ impl<F: Future + Unpin> InPlace<F> {
 
     /// From now on who wakes it wakes the task. Whether nobody has woken it.
     pub(crate) fn rest(&self) -> bool {
-        let rests = self.wire.state.compare_exchange(IS_POLLED, RESTS, Ordering::AcqRel, Ordering::Acquire);
-        rests != Err(WOKEN)
+        self.bell.rest()
     }
 }
 
@@ -79,34 +47,22 @@ impl<F: Future + Unpin> Future for InPlace<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let InPlace { future, wire, waker, registered } = &mut *self;
-        // Before it rests, so that who wakes it then has whom to wake.
-        wire.task.register(registered, cx.waker());
-        for _ in 0..POLLS {
-            wire.state.swap(IS_POLLED, Ordering::AcqRel);
-            if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut Context::from_waker(waker)) {
-                return Poll::Ready(output);
-            }
-            let rests = wire.state.compare_exchange(IS_POLLED, RESTS, Ordering::AcqRel, Ordering::Acquire);
-            if rests.is_ok() {
-                return Poll::Pending;
-            }
+        // Whoever polls it has a reason.
+        self.bell.ring();
+        let polled = self.poll_attended(cx);
+        if polled.is_pending() && !self.rest() {
+            cx.waker().wake_by_ref();
         }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-}
-
-impl<F> Drop for InPlace<F> {
-    fn drop(&mut self) {
-        self.wire.task.forget();
+        polled
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use super::*;
 
@@ -150,8 +106,8 @@ mod tests {
         let waker = Waker::from(task.clone());
         for wakes in 1..=3 {
             assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
-            future.waker.wake_by_ref();
-            future.waker.wake_by_ref();
+            future.bell.waker().wake_by_ref();
+            future.bell.waker().wake_by_ref();
             assert_eq!(task.0.load(Ordering::Relaxed), wakes);
         }
     }
@@ -166,7 +122,7 @@ mod tests {
             polls += 1;
             Poll::<()>::Pending
         }));
-        let ring = future.waker.clone();
+        let ring = future.bell.waker().clone();
         assert!(future.poll_attended(&mut cx).is_pending());
         ring.wake_by_ref();
         assert!(!future.rest(), "it was woken");

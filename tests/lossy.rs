@@ -389,6 +389,18 @@ fn play(one: &Mesh, two: &Mesh, mode: TransferMode) {
     }
 }
 
+/// Waits for so many packets that were sent after the healing, on a way of 20 ms: what was under way comes first.
+async fn arrive(mesh: &mut Mesh, packets: usize, healed: Instant) {
+    let mut arrived = 0;
+    while arrived < packets {
+        match next(mesh).await {
+            MeshEvent::Packet(_) if healed.elapsed() > Duration::from_millis(20) => arrived += 1,
+            MeshEvent::PeerDisconnected(..) => panic!("{:?}", healed.elapsed()),
+            _ => {}
+        }
+    }
+}
+
 #[test]
 fn acknowledgements_leave_with_packets() {
     simulated(1, |network| async move {
@@ -431,14 +443,7 @@ fn packets_of_each_mode_go_on_soon_after_a_cut_of_a_second() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 network.links().heal();
                 let healed = Instant::now();
-                let mut arrived = 0;
-                while arrived < 10 {
-                    match next(&mut two).await {
-                        MeshEvent::Packet(_) if healed.elapsed() > Duration::from_millis(20) => arrived += 1,
-                        MeshEvent::PeerDisconnected(..) => panic!("{:?}", healed.elapsed()),
-                        _ => {}
-                    }
-                }
+                arrive(&mut two, 10, healed).await;
                 println!("{mode:?} {seed}: {:?}", healed.elapsed());
                 assert!(healed.elapsed() < Duration::from_secs(2), "{:?}", healed.elapsed());
                 close_all(vec![one, two]).await;
@@ -453,28 +458,13 @@ fn unreliable_packets_go_on_after_the_uplink_was_gone_for_6_s() {
         simulated(seed, |network| async move {
             network.links().latency(Duration::from_millis(20));
             let (one, mut two) = sim_pair(&network, Mesh::builder).await;
-            for (handle, to) in [(one.handle(), 2), (two.handle(), 1)] {
-                tokio::spawn(async move {
-                    let packet = || of(TransferMode::UnreliableOrdered, to, vec![7; 200]);
-                    while handle.try_send(packet()).is_ok() {
-                        tokio::time::sleep(Duration::from_millis(16)).await;
-                    }
-                });
-            }
+            play(&one, &two, TransferMode::UnreliableOrdered);
             tokio::time::sleep(Duration::from_secs(3)).await;
             network.link("1", "2").cut();
             tokio::time::sleep(Duration::from_secs(6)).await;
             network.links().heal();
             let healed = Instant::now();
-            // What was under way comes first.
-            let mut arrived = 0;
-            while arrived < 50 {
-                match next(&mut two).await {
-                    MeshEvent::Packet(_) if healed.elapsed() > Duration::from_millis(20) => arrived += 1,
-                    MeshEvent::PeerDisconnected(..) => panic!("{:?}", healed.elapsed()),
-                    _ => {}
-                }
-            }
+            arrive(&mut two, 50, healed).await;
             println!("{seed}: {:?}", healed.elapsed());
             assert!(healed.elapsed() < Duration::from_secs(4), "{:?}", healed.elapsed());
             close_all(vec![one, two]).await;
