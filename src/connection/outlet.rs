@@ -262,6 +262,13 @@ mod tests {
         refuses: AtomicBool,
     }
 
+    impl Outlet {
+        /// One whose socket has no room.
+        pub(in super::super) fn without_room() -> Outlet {
+            Outlet::new(Arc::new(Narrow::default()), Arc::default())
+        }
+    }
+
     impl Narrow {
         fn make_room(&self) {
             self.room.fetch_add(1, Ordering::AcqRel);
