@@ -1,37 +1,42 @@
-//! A waker of one's own, for something that is polled beside what is busier.
+//! Wakers of one's own, for all that a task waits for.
 //!
-//! A task that waits for many things polls all of them whenever one wakes it, and most have nothing to say. Behind a
-//! [`Bell`] only what has rung is polled.
+//! A task that waits for many things polls all of them whenever one wakes it, and most have nothing to say: in a mesh of
+//! many links the processor has none of them at hand, and to look at each costs more than to do what there is to do. So
+//! each wakes a bell of its own, and the task polls what has rung.
 
 use std::fmt;
-use std::pin::Pin;
+use std::ops::BitOr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::task::{Context, Wake, Waker};
 
 use crate::task_waker::{Registered, TaskWaker};
 
-/// Rings when what is behind it may have something to say, and wakes the task.
-pub(crate) struct Bell {
-    wire: Arc<Wire>,
-    waker: Waker,
+/// The bells of one task. Each rings when what is behind it may have something to say, and wakes the task.
+pub(crate) struct Bells<const N: usize> {
+    board: Arc<Board>,
+    wakers: [Waker; N],
     registered: Registered,
 }
 
-const QUIET: u8 = 0;
-/// Who rings wakes nobody, as the task looks once more before it rests.
-const ATTENDED: u8 = 1;
-const RUNG: u8 = 2;
+/// Some of the bells.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Rung(u16);
 
-impl fmt::Debug for Bell {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bell").field("rung", &self.has_rung()).finish_non_exhaustive()
-    }
+/// Who rings wakes nobody, as the task looks once more before it rests.
+const ATTENDED: u16 = 1 << 15;
+
+/// What all of them share. On a line of the cache by itself: hardly anything else is touched by a wake.
+#[repr(align(64))]
+struct Board {
+    /// Those that have rung, and [`ATTENDED`].
+    state: AtomicU16,
+    task: TaskWaker,
 }
 
 struct Wire {
-    state: AtomicU8,
-    task: TaskWaker,
+    board: Arc<Board>,
+    bell: Rung,
 }
 
 impl Wake for Wire {
@@ -40,170 +45,191 @@ impl Wake for Wire {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        // Who has not looked yet since it rang need not be told again.
-        if self.state.swap(RUNG, Ordering::AcqRel) == QUIET {
-            self.task.wake();
+        // A task that has not looked yet since another rang need not be told again.
+        if self.board.state.fetch_or(self.bell.0, Ordering::AcqRel) == 0 {
+            self.board.task.wake();
         }
     }
 }
 
-impl Bell {
-    /// One that has rung, as nothing was polled yet.
-    pub(crate) fn new() -> Bell {
-        let wire = Arc::new(Wire { state: AtomicU8::new(RUNG), task: TaskWaker::default() });
-        Bell { waker: Waker::from(wire.clone()), wire, registered: Registered::default() }
+impl<const N: usize> Bells<N> {
+    const ALL: Rung = {
+        assert!(N < 16, "a bit for each, and one more");
+        Rung((1 << N) - 1)
+    };
+
+    /// All of them have rung, as nothing was polled yet.
+    pub(crate) fn new() -> Bells<N> {
+        let board = Arc::new(Board { state: AtomicU16::new(Self::ALL.0), task: TaskWaker::default() });
+        let waker = |bell| Waker::from(Arc::new(Wire { board: Arc::clone(&board), bell: Rung::only(bell) }));
+        Bells { wakers: std::array::from_fn(waker), board, registered: Registered::default() }
+    }
+
+    /// Who rings this one, by being woken.
+    pub(crate) fn waker(&self, bell: usize) -> &Waker {
+        &self.wakers[bell]
+    }
+
+    /// To poll what is behind this one.
+    pub(crate) fn context(&self, bell: usize) -> Context<'_> {
+        Context::from_waker(self.waker(bell))
     }
 
     /// Rings, without a word to the task.
-    pub(crate) fn ring(&self) {
-        self.wire.state.store(RUNG, Ordering::Release);
+    pub(crate) fn ring(&self, bells: Rung) {
+        self.board.state.fetch_or(bells.0, Ordering::AcqRel);
     }
 
-    /// Who rings it, by being woken.
-    #[cfg(test)]
-    pub(crate) fn waker(&self) -> &Waker {
-        &self.waker
+    /// Rings all of them, without a word to the task.
+    pub(crate) fn ring_all(&self) {
+        self.ring(Self::ALL);
     }
 
-    /// Whether it has rung since it was pending.
-    pub(crate) fn has_rung(&self) -> bool {
-        self.wire.state.load(Ordering::Acquire) == RUNG
-    }
-
-    /// Polls, if it has rung since it was pending.
-    pub(crate) fn poll<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        self.poll_then(QUIET, cx, poll)
-    }
-
-    /// The same, and until [`rest`](Bell::rest) who rings wakes nobody.
-    pub(crate) fn poll_attended<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
-        let _ = self.wire.state.compare_exchange(QUIET, ATTENDED, Ordering::AcqRel, Ordering::Acquire);
-        self.poll_then(ATTENDED, cx, poll)
-    }
-
-    /// From now on who rings wakes the task. Whether nobody has rung.
-    pub(crate) fn rest(&self) -> bool {
-        let rests = self.wire.state.compare_exchange(ATTENDED, QUIET, Ordering::AcqRel, Ordering::Acquire);
-        rests != Err(RUNG)
-    }
-
-    fn poll_then<T>(
-        &mut self,
-        state: u8,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
-    ) -> Poll<T> {
+    /// The task, whose waker this is, looks at what has rung, until it [rests](Bells::rest).
+    pub(crate) fn attend(&mut self, task: &Waker) {
         // Before it is looked, so that no ring comes between.
-        self.wire.task.register(&mut self.registered, cx.waker());
-        if !self.has_rung() {
-            return Poll::Pending;
-        }
-        self.wire.state.swap(state, Ordering::AcqRel);
-        let polled = poll(&mut Context::from_waker(&self.waker));
-        if polled.is_ready() {
-            // There may be more.
-            self.ring();
-        }
-        polled
+        self.board.task.register(&mut self.registered, task);
+        self.board.state.fetch_or(ATTENDED, Ordering::AcqRel);
     }
 
-    /// The future, polled only when it has woken this.
-    pub(crate) async fn watch<F: Future>(future: F) -> F::Output {
-        let mut bell = Bell::new();
-        let mut future = std::pin::pin!(future);
-        std::future::poll_fn(move |cx| bell.poll(cx, |cx| Pin::as_mut(&mut future).poll(cx))).await
+    /// Those that have rung since they were taken last. What is behind them is to be polled until it is pending.
+    pub(crate) fn take(&self) -> Rung {
+        Rung(self.board.state.swap(ATTENDED, Ordering::AcqRel) & !ATTENDED)
+    }
+
+    /// From now on who rings wakes the task; unless one has rung, which is what this tells.
+    pub(crate) fn rest(&self) -> bool {
+        self.board.state.compare_exchange(ATTENDED, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 }
 
-impl Drop for Bell {
+impl<const N: usize> Drop for Bells<N> {
     fn drop(&mut self) {
-        self.wire.task.forget();
+        self.board.task.forget();
+    }
+}
+
+impl<const N: usize> fmt::Debug for Bells<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.board.state.load(Ordering::Acquire);
+        f.debug_struct("Bells").field("rung", &Rung(state & !ATTENDED)).finish_non_exhaustive()
+    }
+}
+
+impl Rung {
+    pub(crate) const fn only(bell: usize) -> Rung {
+        Rung(1 << bell)
+    }
+
+    pub(crate) fn has(self, bell: usize) -> bool {
+        self.0 & Rung::only(bell).0 != 0
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Those that are among the first so many.
+    pub(crate) fn first(self, bells: usize) -> Rung {
+        Rung(self.0 & ((1 << bells) - 1))
+    }
+
+    pub(crate) fn remove(&mut self, bell: usize) {
+        self.0 &= !Rung::only(bell).0;
+    }
+}
+
+impl BitOr for Rung {
+    type Output = Rung;
+
+    fn bitor(self, other: Rung) -> Rung {
+        Rung(self.0 | other.0)
+    }
+}
+
+impl fmt::Debug for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:b}", self.0)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::FutureExt as _;
-    use futures::task::noop_waker;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
 
+    #[derive(Default)]
+    struct Task(AtomicUsize);
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Task {
+        fn woken(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    /// Bells that nothing has rung since they were taken, and the task that attends to them.
+    fn attended() -> (Bells<3>, Arc<Task>) {
+        let (mut bells, task) = (Bells::new(), Arc::new(Task::default()));
+        bells.attend(&task.clone().into());
+        assert_eq!(bells.take(), Bells::<3>::ALL, "nothing was polled");
+        (bells, task)
+    }
+
     #[test]
-    fn what_has_not_rung_is_not_polled() {
-        let mut bell = Bell::new();
-        let waker = noop_waker();
-        let mut cx = Context::from_waker(&waker);
-        let mut polls = 0;
-        let mut inner: Option<Waker> = None;
-        let mut poll = |ready: bool, inner: &mut Option<Waker>| {
-            let polled = bell.poll(&mut cx, |cx| {
-                polls += 1;
-                *inner = Some(cx.waker().clone());
-                if ready { Poll::Ready(()) } else { Poll::Pending }
-            });
-            (polled.is_ready(), polls)
-        };
-        assert_eq!(poll(true, &mut inner), (true, 1), "it was never polled");
-        assert_eq!(poll(false, &mut inner), (false, 2), "there may be more");
-        assert_eq!(poll(true, &mut inner), (false, 2), "it has not rung");
-        inner.clone().unwrap().wake();
-        assert_eq!(poll(true, &mut inner), (true, 3));
+    fn what_has_rung_is_taken_once() {
+        let (bells, _) = attended();
+        assert!(bells.take().is_empty());
+        bells.waker(0).wake_by_ref();
+        bells.waker(2).wake_by_ref();
+        bells.waker(2).wake_by_ref();
+        let rung = bells.take();
+        assert_eq!([0, 1, 2].map(|bell| rung.has(bell)), [true, false, true]);
+        assert!(bells.take().is_empty());
+        bells.ring_all();
+        assert_eq!(bells.take(), Bells::<3>::ALL);
     }
 
     #[test]
     fn who_rings_while_the_task_attends_wakes_it_only_by_not_letting_it_rest() {
-        struct Task(AtomicU8);
-        impl Wake for Task {
-            fn wake(self: Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        let task = Arc::new(Task(AtomicU8::new(0)));
-        let waker = Waker::from(task.clone());
-        let mut cx = Context::from_waker(&waker);
-        let woken = || task.0.load(Ordering::Relaxed);
-        let mut bell = Bell::new();
-        let mut inner = None;
-        let mut poll = |bell: &mut Bell| {
-            let mut polls = 0;
-            let polled = bell.poll_attended(&mut cx, |cx| {
-                (inner, polls) = (Some(cx.waker().clone()), polls + 1);
-                Poll::<()>::Pending
-            });
-            assert!(polled.is_pending());
-            (inner.clone().unwrap(), polls)
-        };
-        let (ring, polls) = poll(&mut bell);
-        assert_eq!(polls, 1);
-        ring.wake_by_ref();
-        assert!(!bell.rest(), "it has rung");
-        assert_eq!(poll(&mut bell).1, 1);
-        assert!(bell.rest());
-        assert_eq!(woken(), 0);
-        ring.wake_by_ref();
-        ring.wake_by_ref();
-        assert_eq!(woken(), 1, "the task rests");
-        assert!(!bell.rest());
-        assert_eq!(poll(&mut bell).1, 1);
-        assert_eq!(poll(&mut bell).1, 0);
-        assert!(bell.rest());
+        let (mut bells, task) = attended();
+        bells.waker(1).wake_by_ref();
+        assert!(!bells.rest(), "it has rung");
+        assert_eq!(bells.take(), Rung::only(1));
+        assert!(bells.rest());
+        assert_eq!(task.woken(), 0);
+        bells.waker(1).wake_by_ref();
+        assert_eq!(task.woken(), 1, "the task rests");
+        bells.waker(1).wake_by_ref();
+        bells.waker(0).wake_by_ref();
+        assert_eq!(task.woken(), 1, "it has not looked yet");
+        bells.attend(&task.clone().into());
+        assert_eq!(bells.take(), Rung::only(0) | Rung::only(1));
+        assert!(bells.rest());
+        bells.ring(Rung::only(2));
+        assert_eq!(task.woken(), 1, "without a word");
     }
 
-    #[tokio::test]
-    async fn a_watched_future_wakes_the_task_that_polls_it() {
-        let (tell, told) = tokio::sync::oneshot::channel();
-        let mut watched = Box::pin(Bell::watch(told));
-        assert!((&mut watched).now_or_never().is_none());
-        let waiting = tokio::spawn(watched);
-        tell.send(7).unwrap();
-        assert_eq!(waiting.await.unwrap(), Ok(7));
+    #[test]
+    fn whoever_comes_last_is_woken_and_nobody_when_they_are_gone() {
+        let (mut bells, before) = attended();
+        let task = Arc::new(Task::default());
+        bells.attend(&task.clone().into());
+        assert!(bells.rest());
+        let waker = bells.waker(0).clone();
+        waker.wake_by_ref();
+        assert_eq!((before.woken(), task.woken()), (0, 1));
+        bells.attend(&task.clone().into());
+        bells.take();
+        assert!(bells.rest());
+        drop(bells);
+        waker.wake_by_ref();
+        assert_eq!((Arc::strong_count(&task), task.woken()), (1, 1));
     }
 }

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::bell::Bell;
+use crate::bell::Bells;
 
 /// How often it is polled in a row; then it has its turn after the others.
 const POLLS: usize = 3;
@@ -17,29 +17,17 @@ const POLLS: usize = 3;
 pub(crate) struct InPlace<F> {
     future: F,
     /// Rings when the future is woken.
-    bell: Bell,
+    bell: Bells<1>,
 }
 
 impl<F: Future + Unpin> InPlace<F> {
     pub(crate) fn new(future: F) -> InPlace<F> {
-        InPlace { future, bell: Bell::new() }
+        InPlace { future, bell: Bells::new() }
     }
 
-    /// Polls it, if it was woken since it was pending. Until it [rests](InPlace::rest) who wakes it does not wake the task.
-    pub(crate) fn poll_attended(&mut self, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let InPlace { future, bell } = self;
-        for _ in 0..POLLS {
-            let polled = bell.poll_attended(cx, |cx| Pin::new(&mut *future).poll(cx));
-            if polled.is_ready() || !bell.has_rung() {
-                return polled;
-            }
-        }
-        Poll::Pending
-    }
-
-    /// From now on who wakes it wakes the task. Whether nobody has woken it.
-    pub(crate) fn rest(&self) -> bool {
-        self.bell.rest()
+    /// The future, for somebody who looks by himself whether it has woken itself.
+    pub(crate) fn future(&mut self) -> &mut F {
+        &mut self.future
     }
 }
 
@@ -47,13 +35,22 @@ impl<F: Future + Unpin> Future for InPlace<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let InPlace { future, bell } = &mut *self;
+        bell.attend(cx.waker());
         // Whoever polls it has a reason.
-        self.bell.ring();
-        let polled = self.poll_attended(cx);
-        if polled.is_pending() && !self.rest() {
+        bell.ring_all();
+        for _ in 0..POLLS {
+            if bell.take().is_empty() {
+                break;
+            }
+            if let Poll::Ready(output) = Pin::new(&mut *future).poll(&mut bell.context(0)) {
+                return Poll::Ready(output);
+            }
+        }
+        if !bell.rest() {
             cx.waker().wake_by_ref();
         }
-        polled
+        Poll::Pending
     }
 }
 
@@ -106,65 +103,14 @@ mod tests {
         let waker = Waker::from(task.clone());
         for wakes in 1..=3 {
             assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
-            future.bell.waker().wake_by_ref();
-            future.bell.waker().wake_by_ref();
+            future.bell.waker(0).wake_by_ref();
+            future.bell.waker(0).wake_by_ref();
             assert_eq!(task.0.load(Ordering::Relaxed), wakes);
         }
     }
 
-    #[test]
-    fn who_is_attended_wakes_the_task_only_by_not_resting() {
-        let task = Arc::new(Task::default());
-        let waker = Waker::from(task.clone());
-        let mut cx = Context::from_waker(&waker);
-        let mut polls = 0;
-        let mut future = InPlace::new(poll_fn(|_| {
-            polls += 1;
-            Poll::<()>::Pending
-        }));
-        let ring = future.bell.waker().clone();
-        assert!(future.poll_attended(&mut cx).is_pending());
-        ring.wake_by_ref();
-        assert!(!future.rest(), "it was woken");
-        assert!(future.poll_attended(&mut cx).is_pending());
-        assert!(future.rest());
-        assert_eq!(task.0.load(Ordering::Relaxed), 0);
-        ring.wake_by_ref();
-        assert_eq!(task.0.load(Ordering::Relaxed), 1, "it rests");
-        assert!(!future.rest());
-        assert!(future.poll_attended(&mut cx).is_pending());
-        assert!(future.poll_attended(&mut cx).is_pending(), "nothing has woken it");
-        assert!(future.rest());
-        drop(future);
-        assert_eq!(polls, 3);
-    }
-
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_from_another_thread_is_lost() {
-        received_by(|receiving| tokio::spawn(receiving)).await;
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nor_is_one_to_a_task_that_attends() {
-        let attends = |mut receiving: Receiving| {
-            tokio::spawn(poll_fn(move |cx| {
-                loop {
-                    if let Poll::Ready(count) = receiving.poll_attended(cx) {
-                        return Poll::Ready(count);
-                    }
-                    if receiving.rest() {
-                        return Poll::Pending;
-                    }
-                }
-            }))
-        };
-        received_by(attends).await;
-    }
-
-    type Receiving = InPlace<Pin<Box<dyn Future<Output = u32> + Send>>>;
-
-    /// Sends many messages to what is received so.
-    async fn received_by(receive: impl FnOnce(Receiving) -> tokio::task::JoinHandle<u32>) {
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let sending = tokio::spawn(async move {
             for n in 0..100_000_u32 {
@@ -174,14 +120,14 @@ mod tests {
                 }
             }
         });
-        let receiving: Receiving = InPlace::new(Box::pin(async move {
+        let receiving = InPlace::new(Box::pin(async move {
             let mut count = 0;
             while receiver.recv().await.is_some() {
                 count += 1;
             }
             count
         }));
-        assert_eq!(receive(receiving).await.unwrap(), 100_000);
+        assert_eq!(tokio::spawn(receiving).await.unwrap(), 100_000);
         sending.await.unwrap();
     }
 }

@@ -15,7 +15,6 @@ use webrtc::data_channel::{DataChannel, DataChannelEvent};
 
 use super::clock::{Clock, Held};
 use super::runtime::Progress;
-use crate::bell::Bell;
 
 /// What a channel reports.
 #[derive(Debug, PartialEq, Eq)]
@@ -98,8 +97,6 @@ pub(crate) struct ChannelClosed;
 pub(crate) struct Channel {
     inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
-    /// Rings for them; a task with four channels is woken for one of them mostly.
-    bell: Bell,
     /// The message that waits, in a box that is used again for the next one.
     sending: ReusableBoxFuture<'static, webrtc::error::Result<usize>>,
     is_sending: bool,
@@ -130,7 +127,6 @@ impl Channel {
         Channel {
             inner,
             events,
-            bell: Bell::new(),
             sending: ReusableBoxFuture::new(nothing),
             is_sending: false,
             sending_bytes: 0,
@@ -144,7 +140,7 @@ impl Channel {
 
     /// The next event. After [`ChannelEvent::Closed`] never again ready.
     pub(crate) fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<ChannelEvent> {
-        match self.bell.poll(cx, |cx| Pin::new(&mut self.events).poll_next(cx)) {
+        match Pin::new(&mut self.events).poll_next(cx) {
             Poll::Ready(Some(event)) => {
                 self.taken += 1;
                 if self.taken >= NUDGE_EVERY {
@@ -189,11 +185,6 @@ impl Channel {
         let (channel, progress) = (self.inner.clone(), self.progress.clone());
         self.sending.set(send(channel, progress, message, self.held_bytes, bound));
         self.is_sending = true;
-    }
-
-    /// Whether a message waits to be handed to SCTP.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.is_sending
     }
 
     /// What SCTP holds, on all channels. Tells whether it has given up.

@@ -135,12 +135,13 @@ pub(super) struct Verdict {
 
 /// A clock, and the time that it goes by. All instants that it takes are of the true time.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Clock {
-    time: Arc<dyn Runtime>,
-    state: Mutex<State>,
     /// Since the driver's last turn, data has gone or come; and has come.
     traffic: AtomicBool,
     heard: AtomicBool,
+    state: Mutex<State>,
+    time: Arc<dyn Runtime>,
 }
 
 /// What there is to do when the driver's turn is over.
@@ -154,8 +155,12 @@ pub(super) struct Turn {
     pub(super) resumes: bool,
 }
 
+/// First, what each look at the clock needs.
 #[derive(Debug)]
+#[repr(C)]
 struct State {
+    /// What was read last.
+    read: Instant,
     /// The last reckoning, and how far the clock was ahead then.
     reckoned: Instant,
     ahead: Duration,
@@ -165,6 +170,7 @@ struct State {
     /// And before that, as the remote has just answered a backlog.
     patient_gain: u64,
     patient_until: Instant,
+    looks: Looks,
     /// How much was gained since SCTP made headway.
     gained: Duration,
     traffic: Option<Instant>,
@@ -205,9 +211,6 @@ struct State {
     stuck_after: Duration,
     /// The last answer that was taken for headway.
     forgiven: Option<Instant>,
-    /// What was read last.
-    read: Instant,
-    looks: Looks,
     asked: VecDeque<(Transaction, Instant)>,
     asked_last: Option<Instant>,
     /// Since when the [`BEAT`] is counted.

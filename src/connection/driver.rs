@@ -19,6 +19,8 @@ use futures::task::AtomicWaker;
 use crate::in_place::InPlace;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// Goes with the driver, and is dropped when that returns, panics, or is dropped with its runtime.
+type End = Box<dyn Send>;
 
 thread_local! {
     static DRIVES: Cell<bool> = const { Cell::new(false) };
@@ -30,7 +32,11 @@ pub(super) fn drives() -> bool {
 }
 
 /// The driver itself, which says so while it is polled.
-struct Driving(Boxed);
+struct Driving {
+    driver: Boxed,
+    /// What is dropped after it.
+    _end: End,
+}
 
 impl Future for Driving {
     type Output = ();
@@ -43,7 +49,7 @@ impl Future for Driving {
             }
         }
         let _was = Was(DRIVES.replace(true));
-        self.0.as_mut().poll(cx)
+        self.driver.as_mut().poll(cx)
     }
 }
 
@@ -69,8 +75,8 @@ pub(crate) struct Taken(Arc<Driver>);
 
 impl Driver {
     /// What is to be spawned for it.
-    pub(super) fn spawned(self: &Arc<Driver>, driver: Boxed) -> Home {
-        self.seat().driver = Some(InPlace::new(Driving(driver)));
+    pub(super) fn spawned(self: &Arc<Driver>, driver: Boxed, end: End) -> Home {
+        self.seat().driver = Some(InPlace::new(Driving { driver, _end: end }));
         Home(self.clone())
     }
 
@@ -116,13 +122,13 @@ impl Drop for Home {
 }
 
 impl Taken {
-    /// Lets it run, if there is something to do for it. Ready when it has ended; else it is to [rest](Taken::rest).
+    /// Lets it run. Ready when it has ended. It may wake itself, and is to be polled again then.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut seat = self.0.seat();
         let ended = match &mut seat.driver {
             None => return Poll::Ready(()),
             // A panic of the driver is its own end, not that of whoever has taken it along.
-            Some(driver) => match catch_unwind(AssertUnwindSafe(|| driver.poll_attended(cx))) {
+            Some(driver) => match catch_unwind(AssertUnwindSafe(|| Pin::new(driver.future()).poll(cx))) {
                 Ok(Poll::Pending) => return Poll::Pending,
                 Ok(Poll::Ready(())) => seat.driver.take(),
                 Err(_) => {
@@ -135,11 +141,6 @@ impl Taken {
         drop(ended);
         self.0.home.wake();
         Poll::Ready(())
-    }
-
-    /// From now on who wakes it wakes the task that polled it. Whether there is nothing to do for it.
-    pub(crate) fn rest(&self) -> bool {
-        self.0.seat().driver.as_ref().is_none_or(InPlace::rest)
     }
 }
 
@@ -181,16 +182,6 @@ mod tests {
         (count, driver.boxed())
     }
 
-    /// Polls as the peer's task does.
-    fn poll(taken: &Taken, cx: &mut Context<'_>) -> Poll<()> {
-        while taken.poll(cx).is_pending() {
-            if taken.rest() {
-                return Poll::Pending;
-            }
-        }
-        Poll::Ready(())
-    }
-
     async fn counts(count: &AtomicU32, expected: u32) {
         let counted = async {
             while count.load(Ordering::Acquire) < expected {
@@ -205,7 +196,7 @@ mod tests {
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
         let (count, driver) = counting(told);
         let place = Arc::new(Driver::default());
-        let home = tokio::spawn(place.spawned(driver));
+        let home = tokio::spawn(place.spawned(driver, Box::new(())));
         tell.send(1).unwrap();
         counts(&count, 1).await;
 
@@ -214,7 +205,7 @@ mod tests {
         tell.send(1).unwrap();
         (0..10).for_each(|_| assert!(tokio::task::yield_now().now_or_never().is_none()));
         assert_eq!(count.load(Ordering::Acquire), 1, "it runs nowhere else");
-        let visit = tokio::spawn(poll_fn(move |cx| poll(&taken, cx)));
+        let visit = tokio::spawn(poll_fn(move |cx| taken.poll(cx)));
         counts(&count, 2).await;
         tell.send(1).unwrap();
         counts(&count, 3).await;
@@ -236,12 +227,12 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         };
-        let home = place.spawned(driver.boxed());
+        let home = place.spawned(driver.boxed(), Box::new(()));
         assert!(!drives());
         assert!(tokio::spawn(async { drives() }).await.is_ok_and(|drives| !drives));
         home.await;
         assert!(!drives());
-        let panics = place.spawned(async { panic!("on purpose") }.boxed());
+        let panics = place.spawned(async { panic!("on purpose") }.boxed(), Box::new(()));
         assert!(AssertUnwindSafe(panics).catch_unwind().await.is_err());
         assert!(!drives());
     }
@@ -252,10 +243,10 @@ mod tests {
             let (tell, told) = tokio::sync::mpsc::unbounded_channel();
             let (_, driver) = counting(told);
             let place = Arc::new(Driver::default());
-            let home = tokio::spawn(place.spawned(driver));
+            let home = tokio::spawn(place.spawned(driver, Box::new(())));
             let taken = place.take().unwrap();
             tell.send(last).unwrap();
-            timeout(Duration::from_secs(5), poll_fn(|cx| poll(&taken, cx))).await.unwrap();
+            timeout(Duration::from_secs(5), poll_fn(|cx| taken.poll(cx))).await.unwrap();
             timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
         }
     }
@@ -264,11 +255,8 @@ mod tests {
     async fn without_its_task_there_is_no_driver() {
         let place = Arc::new(Driver::default());
         let alive = Arc::new(());
-        let held = alive.clone();
-        let home = place.spawned(Box::pin(async move {
-            let _held = held;
-            pending::<()>().await;
-        }));
+        let held = Box::new(alive.clone());
+        let home = place.spawned(Box::pin(pending()), held);
         let taken = place.take().unwrap();
         assert!(poll_fn(|cx| Poll::Ready(taken.poll(cx))).await.is_pending());
         drop(home);

@@ -31,8 +31,9 @@ const MAX_BYTES: usize = 600;
 /// After one that left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What waits, and whether it may.
+/// What waits, and whether it may; in the order in which it is looked at.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Rider {
     /// Something waits.
     holds: AtomicBool,
@@ -42,12 +43,13 @@ pub(super) struct Rider {
 }
 
 #[derive(Debug, Default)]
+#[repr(C)]
 struct State {
-    held: Option<Held>,
     /// When a packet left last.
     sent: Option<Instant>,
     /// When one has left alone.
     alone: Option<Instant>,
+    held: Option<Held>,
 }
 
 /// An acknowledgement that waits, and how it is to leave.

@@ -179,50 +179,53 @@ struct Recovery {
     left: u8,
 }
 
-/// What the runtime and the connection tell each other.
+/// What the runtime and the connection tell each other. What is looked at in each turn comes first and in this order, so that
+/// it takes few lines of the cache: in a mesh of many links none of them are at hand.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Progress {
+    /// A datagram that means nothing is to be received, and the socket that is waiting for one.
+    receiver: AtomicWaker,
+    nudged: AtomicBool,
     /// All channels are open: the cures for the handshake are over.
     open: AtomicBool,
-    /// Since when.
-    opened: OnceLock<Instant>,
     /// The remote is a member of this crate.
     among_us: AtomicBool,
-    /// When the last datagram was received, while the connection was being made.
-    received: Mutex<Option<Instant>>,
-    /// A datagram that means nothing is to be received, and the socket that is waiting for one.
-    nudged: AtomicBool,
-    receiver: AtomicWaker,
+    /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
+    closing: AtomicBool,
+    /// The remote was not heard for too long, and that was told.
+    silent: AtomicBool,
     /// The link goes through a TURN relay, as far as what was sent last tells.
     relayed: AtomicBool,
     /// Turns that the driver still takes at once.
     turns: AtomicU8,
     /// The last turn was one of them, and nothing else came before it.
     turned: AtomicBool,
-    /// Answers to our requests of ICE.
-    answers: AtomicU64,
-    /// The remote was not heard for too long, and that was told.
-    silent: AtomicBool,
-    /// The driver has nothing to do before its next timer.
-    rests: Notify,
-    /// Which of ICE's checks leave.
-    checks: Mutex<CheckPace>,
+    /// How many datagrams of the opening were repeated.
+    repeated: AtomicU8,
+    /// How many of the next are, after a silence.
+    resuming: AtomicU8,
+    /// There was such a silence within [`RECOVERY`].
+    recovers: AtomicBool,
     /// How many bytes of datagrams the smallest socket holds; 0 if that is not known.
     socket_bytes: AtomicU32,
     /// How many bytes of datagrams the driver has taken in this turn.
     taken: AtomicUsize,
     /// What waits for the next packet.
     rider: Rider,
-    /// How many datagrams of the opening were repeated.
-    repeated: AtomicU8,
-    /// How many of the next are, after a silence, and until when.
-    resuming: AtomicU8,
+    /// The driver has nothing to do before its next timer.
+    rests: Notify,
+    /// Answers to our requests of ICE.
+    answers: AtomicU64,
+    /// Since when all channels are open.
+    opened: OnceLock<Instant>,
+    /// When the last datagram was received, while the connection was being made.
+    received: Mutex<Option<Instant>>,
+    /// Which of ICE's checks leave.
+    checks: Mutex<CheckPace>,
+    /// Until when what leaves is repeated, after a silence.
     resuming_until: Mutex<Option<Instant>>,
-    /// There was such a silence within [`RECOVERY`].
-    recovers: AtomicBool,
     recovery: Mutex<Option<Recovery>>,
-    /// The connection is being closed: what is sent now is sent [`FAREWELLS`] times.
-    closing: AtomicBool,
     /// The driver has ended.
     pub(super) ended: CancellationToken,
 }
@@ -465,11 +468,7 @@ impl Runtime for ConnectionRuntime {
         }
         // The first task is the driver.
         let end = End(self.progress.clone(), self.on_end.clone());
-        let driver = self.driver.spawned(Box::pin(async move {
-            let _end = end;
-            future.await;
-        }));
-        self.base.spawn(Box::pin(driver))
+        self.base.spawn(Box::pin(self.driver.spawned(future, Box::new(end))))
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
@@ -493,6 +492,7 @@ impl Runtime for ConnectionRuntime {
         outlets.push(Arc::downgrade(&outlet));
         drop(outlets);
         Ok(Arc::new(Socket {
+            has_servers: !self.watched.servers.servers().is_empty(),
             base: outlet,
             runtime: self.base.clone(),
             progress: self.progress.clone(),
@@ -560,7 +560,7 @@ impl Runtime for ConnectionRuntime {
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
-        let mut sleep = self.timers.sleep(self.hurried(turn.sleep));
+        let mut sleep = self.timers.sleep(now, self.hurried(turn.sleep));
         if gathered.is_empty() {
             return sleep;
         }
@@ -670,6 +670,8 @@ struct Socket {
     handshake: Arc<Mutex<Handshake>>,
     local: SocketAddr,
     watched: Watched,
+    /// There are ICE servers, whose datagrams are looked at.
+    has_servers: bool,
 }
 
 impl fmt::Debug for Socket {
@@ -700,13 +702,12 @@ impl AsyncUdpSocket for Socket {
         } else {
             std::task::ready!(self.poll_socket(cx, transmit))
         };
-        let has_servers = !self.watched.servers.servers().is_empty();
         let mut is_dtls = false;
         for datagram in transmit.contents.chunks(size) {
             let content = Content::of(self.local, to, datagram, SEND);
             self.has_left(&content);
             self.watched.record.sent(&content, sent.is_err());
-            if has_servers {
+            if self.has_servers {
                 self.progress.sends(datagram);
                 self.watched.tell(self.watched.servers.sent(self.local, to, datagram, sent.as_ref().err()));
             }
@@ -747,7 +748,6 @@ impl AsyncUdpSocket for Socket {
         if let Poll::Ready(Ok(count)) = received {
             self.progress.takes(meta.iter().take(count).map(|meta| meta.len).sum());
             let Watched { record, servers, .. } = &self.watched;
-            let has_servers = !servers.servers().is_empty();
             let is_open = self.progress.is_open();
             if !is_open {
                 *lock(&self.progress.received) = Some(self.runtime.now());
@@ -758,7 +758,7 @@ impl AsyncUdpSocket for Socket {
                     let content = Content::of(self.local, meta.addr, datagram, DATA);
                     self.heard(&content);
                     record.heard(&content);
-                    if has_servers {
+                    if self.has_servers {
                         self.watched.tell(servers.heard(meta.addr, datagram));
                     }
                     if let (false, Some(record)) = (is_open, content.dtls()) {

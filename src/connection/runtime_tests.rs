@@ -113,7 +113,7 @@ async fn drives<F: Future<Output = ()> + Send + 'static>(
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let socket = runtime.wrap_udp_socket(socket).unwrap();
     let acts = act(runtime.clone(), socket, endless);
-    runtime.driver().spawned(Box::pin(acts)).await;
+    runtime.driver().spawned(Box::pin(acts), Box::new(())).await;
 }
 
 #[tokio::test]

@@ -17,11 +17,12 @@ use webrtc::runtime::Runtime;
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Where the timer is between two sleeps.
-#[derive(Clone)]
-pub(super) struct Timers {
+pub(super) struct Timers(Arc<Shared>);
+
+struct Shared {
+    kept: Mutex<Option<Timer>>,
     base: Arc<dyn Runtime>,
     is_tokio: bool,
-    kept: Arc<Mutex<Option<Timer>>>,
 }
 
 struct Timer {
@@ -47,15 +48,23 @@ impl Timer {
 struct Sleep {
     until: Instant,
     timer: Option<Timer>,
-    timers: Timers,
+    timers: Arc<Shared>,
 }
 
 impl Timers {
     /// `is_tokio` says that the runtime sleeps as tokio does: then a timer can be set anew.
     pub(super) fn new(base: Arc<dyn Runtime>, is_tokio: bool) -> Timers {
-        Timers { base, is_tokio, kept: Arc::default() }
+        Timers(Arc::new(Shared { kept: Mutex::default(), base, is_tokio }))
     }
 
+    /// Sleeps for so long from `now` on.
+    pub(super) fn sleep(&self, now: Instant, duration: Duration) -> Boxed {
+        let timer = self.0.kept().take();
+        Box::pin(Sleep { until: now + duration, timer, timers: self.0.clone() })
+    }
+}
+
+impl Shared {
     /// Sets the timer anew, or makes one.
     fn set(&self, timer: &mut Option<Timer>, until: Instant) {
         let left = until.saturating_duration_since(self.base.now());
@@ -67,12 +76,6 @@ impl Timers {
             _ if self.is_tokio => Timer { at: until, sleep: Kind::Tokio(Box::pin(tokio::time::sleep(left))) },
             _ => Timer { at: until, sleep: Kind::Other(self.base.sleep(left)) },
         });
-    }
-
-    /// Sleeps for so long.
-    pub(super) fn sleep(&self, duration: Duration) -> Boxed {
-        let until = self.base.now() + duration;
-        Box::pin(Sleep { until, timer: self.kept().take(), timers: self.clone() })
     }
 
     fn kept(&self) -> MutexGuard<'_, Option<Timer>> {
@@ -128,6 +131,10 @@ mod tests {
     use super::*;
 
     const S: fn(u64) -> Duration = Duration::from_secs;
+
+    fn sleep(timers: &Timers, duration: Duration) -> Boxed {
+        timers.sleep(timers.0.base.now(), duration)
+    }
 
     /// A runtime at tokio's virtual time, which counts its sleeps.
     #[derive(Debug, Default)]
@@ -198,16 +205,16 @@ mod tests {
         let timers = Timers::new(base.clone(), false);
         let made = || made.load(Ordering::Relaxed);
         for second in 1..=10 {
-            assert!(poll!(timers.sleep(S(10 + second))).is_pending());
+            assert!(poll!(sleep(&timers, S(10 + second))).is_pending());
         }
         assert_eq!(made(), 1);
-        assert!(poll!(timers.sleep(S(5))).is_pending());
+        assert!(poll!(sleep(&timers, S(5))).is_pending());
         assert_eq!(made(), 2, "an earlier one");
         let begun = base.now();
-        timers.sleep(S(7)).await;
+        sleep(&timers, S(7)).await;
         assert_eq!(base.now() - begun, S(7));
         assert_eq!(made(), 3, "the earlier one has run out, and then what was left");
-        timers.sleep(S(1)).await;
+        sleep(&timers, S(1)).await;
         assert_eq!((base.now() - begun, made()), (S(8), 4));
     }
 
@@ -224,8 +231,8 @@ mod tests {
         let task = Arc::new(Task::default());
         let waker = Waker::from(task.clone());
         let mut cx = Context::from_waker(&waker);
-        assert!(timers.sleep(S(5)).as_mut().poll(&mut cx).is_pending());
-        let mut later = timers.sleep(S(10));
+        assert!(sleep(&timers, S(5)).as_mut().poll(&mut cx).is_pending());
+        let mut later = sleep(&timers, S(10));
         assert!(later.as_mut().poll(&mut cx).is_pending());
         tokio::time::sleep(S(7)).await;
         assert_eq!(task.0.load(Ordering::Relaxed), 0);
@@ -239,19 +246,19 @@ mod tests {
         for is_tokio in [false, true] {
             let base = Arc::new(Virtual::default());
             let timers = Timers::new(base.clone(), is_tokio);
-            let sleep = async |seconds| {
+            let slept = async |seconds| {
                 let begun = base.now();
-                timers.sleep(S(seconds)).await;
+                sleep(&timers, S(seconds)).await;
                 base.now() - begun
             };
-            assert_eq!(tokio::join!(sleep(3), sleep(2), sleep(4)), (S(3), S(2), S(4)));
+            assert_eq!(tokio::join!(slept(3), slept(2), slept(4)), (S(3), S(2), S(4)));
             for seconds in [5, 1, 1, 7, 2, 9] {
-                assert!(poll!(timers.sleep(S(20))).is_pending());
+                assert!(poll!(sleep(&timers, S(20))).is_pending());
                 assert!(
-                    poll!(timers.sleep(S(3))).is_pending(),
+                    poll!(sleep(&timers, S(3))).is_pending(),
                     "this one is earlier than what follows, or later"
                 );
-                assert_eq!(sleep(seconds).await, S(seconds));
+                assert_eq!(slept(seconds).await, S(seconds));
             }
             assert_eq!(is_tokio, base.sleeps.load(Ordering::Relaxed) == 0);
         }

@@ -16,7 +16,6 @@ use super::state::{Effect, State};
 use crate::error::{UnknownPeer, WaitError};
 use crate::event::{DisconnectReason, PeerFailure};
 use crate::id::PeerId;
-use crate::in_place::InPlace;
 use crate::metrics;
 use crate::peer::control::Frame;
 use crate::peer::{Bounds, Exit, Life, Limits, Report, Takeover, Task};
@@ -229,7 +228,7 @@ impl Supervisor {
         let (task, handle) =
             Task::new(life, first, limits, self.bounds, lane.clone(), self.report_to.clone());
         let span = tracing::info_span!(parent: &self.shared.span, "peer", %peer);
-        self.peers.spawn(life, InPlace::new(Box::pin(task.run().instrument(span))));
+        self.peers.spawn(life, task.run().instrument(span));
         let entry = Entry {
             life,
             connection: Mutex::new(connection),

@@ -1,7 +1,7 @@
 //! The task of one peer: listens, lets its [`State`] decide, acts.
 
-use std::future::{Future as _, poll_fn};
-use std::pin::pin;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
@@ -10,12 +10,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::coop::unconstrained;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
-use super::channels::{Channels, Delivery, Happening};
+use super::channels::{Bells, CHANNELS, Channels, DRIVER, Delivery, Happening, RARE, TIME, WORK};
 use super::control::Frame;
 use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
-use crate::bell::Bell;
 use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection, Taken};
 use crate::metrics::Meter;
 use crate::packet::TransferMode;
@@ -58,14 +57,20 @@ struct Running {
     driver: Option<Taken>,
     condition: watch::Receiver<Condition>,
     channels: Channels,
-    /// Rings when there is something to do for the channels.
-    bell: Bell,
+    /// Ring when there is something to do.
+    bells: Bells,
     state: State,
     settling: Settling,
     /// When the round trip is asked for next; `None` until connected.
     pulse: Option<Instant>,
     meter: Meter,
     ears: Ears,
+}
+
+/// What happens next.
+enum Next {
+    Traffic(Happening),
+    Rare(Rare),
 }
 
 /// What happens beside the traffic.
@@ -83,8 +88,9 @@ enum Rare {
 /// What is to be relayed waits for the peer's task, which takes it at once.
 const RELAYS: usize = 32;
 
-/// How often the driver and the channels follow each other before others have their turn.
-const TURNS: usize = 3;
+/// How often it is looked what has rung before other tasks have their turn: the driver and the channels follow each other, and
+/// the driver wakes itself each time.
+const TURNS: usize = 8;
 
 /// How often ICE is asked for the round trip, which it measures every second, and the counters are told.
 const PULSE: Duration = Duration::from_secs(2);
@@ -95,24 +101,39 @@ async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<
 }
 
 /// Lets the driver and the channels follow each other, each as far as there is something to do for it.
-fn poll_traffic(
+fn poll_next(
+    rarely: Pin<&mut impl Future<Output = Rare>>,
     driver: &mut Option<Taken>,
     channels: &mut Channels,
-    bell: &mut Bell,
+    bells: &mut Bells,
     cx: &mut Context<'_>,
-) -> Poll<Happening> {
+) -> Poll<Next> {
+    let mut rarely = rarely;
+    bells.attend(cx.waker());
     for _ in 0..TURNS {
-        if driver.as_ref().is_some_and(|driver| driver.poll(cx).is_ready()) {
+        let rung = bells.take();
+        if rung.has(RARE)
+            && let Poll::Ready(rare) = rarely.as_mut().poll(&mut bells.context(RARE))
+        {
+            return Poll::Ready(Next::Rare(rare));
+        }
+        if rung.has(DRIVER)
+            && let Some(taken) = driver
+            && taken.poll(&mut bells.context(DRIVER)).is_ready()
+        {
             *driver = None;
         }
+        let concerns_channels = !rung.first(CHANNELS).is_empty() || rung.has(WORK) || rung.has(TIME);
         // Without tokio's budget, which the driver may have spent: their timers would never run out. They have bounds of
         // their own.
-        let polled =
-            bell.poll_attended(cx, |cx| pin!(unconstrained(poll_fn(|cx| channels.poll(cx)))).poll(cx));
-        // One after the other, and each in any case.
-        let rests = bell.rest() & driver.as_ref().is_none_or(Taken::rest);
-        if polled.is_ready() || rests {
-            return polled;
+        if concerns_channels
+            && let Poll::Ready(happening) =
+                pin!(unconstrained(poll_fn(|_| channels.poll(rung, bells)))).poll(cx)
+        {
+            return Poll::Ready(Next::Traffic(happening));
+        }
+        if bells.rest() {
+            return Poll::Pending;
         }
     }
     cx.waker().wake_by_ref();
@@ -191,12 +212,14 @@ impl Task {
         let condition = connection.watch();
         let state = State::new(limits, condition.borrow().clone(), Instant::now());
         let (outbox, gauges) = (ears.outbox.clone(), ears.gauges.clone());
-        let running = Running {
+        let (bells, window_bytes) = (Bells::new(), limits.window_bytes);
+        let channels = Channels::new(channels, outbox, gauges, delivery, window_bytes, limits.stall, &bells);
+        let mut running = Running {
             connection: ClosedOnDrop(connection),
             driver: None,
             condition,
-            channels: Channels::new(channels, outbox, gauges, delivery, limits.window_bytes, limits.stall),
-            bell: Bell::new(),
+            channels,
+            bells,
             state,
             settling: Settling::default(),
             pulse: None,
@@ -204,23 +227,23 @@ impl Task {
             ears,
         };
         let _ = made.send(Ok(()));
-        running.run().await
-    }
-}
-
-impl Running {
-    async fn run(mut self) -> Exit {
         let mut effects = Vec::new();
         let exit = 'life: loop {
-            let input = self.listen().await;
+            let input = running.listen().await;
             tracing::trace!(?input);
-            self.state.handle(input, self.tally(), Instant::now(), &mut effects);
+            running.state.handle(input, running.tally(), Instant::now(), &mut effects);
             for effect in effects.drain(..) {
-                if let Some(exit) = self.perform(effect).await {
+                if let Some(exit) = running.perform(effect).await {
                     break 'life exit;
                 }
             }
         };
+        running.end(exit).await
+    }
+}
+
+impl Running {
+    async fn end(mut self, exit: Exit) -> Exit {
         // What follows waits for the driver elsewhere.
         self.driver = None;
         let report = self.ears.gauges.end();
@@ -247,25 +270,28 @@ impl Running {
         let deadline = self.state.deadline();
         loop {
             // What has just happened may be for them.
-            self.bell.ring();
-            // What happens rarely, beside the channels, which wake the task for every packet.
-            let rarely = Bell::watch(async {
-                tokio::select! {
-                    biased;
-                    Ok(()) = self.ears.leave.changed() => Rare::Leave,
-                    Some(fresh) = self.ears.renew.recv() => Rare::Renew(fresh),
-                    Some(frame) = self.ears.relay.recv() => Rare::Relay(frame),
-                    () = until(deadline) => Rare::Deadline,
-                    Ok(()) = self.condition.changed() => Rare::Condition,
-                    bytes = self.settling.measure() => Rare::OutstandingBytes(bytes),
-                    round_trip = round_trip(self.pulse, &self.connection.0) => Rare::RoundTrip(round_trip),
-                    () = &mut asked => Rare::Nothing,
-                }
-            });
-            let rare = tokio::select! {
-                biased;
-                rare = rarely => rare,
-                happening = poll_fn(|cx| poll_traffic(&mut self.driver, &mut self.channels, &mut self.bell, cx)) => return Input::Channels(happening),
+            self.bells.ring_all();
+            let next = {
+                // What happens rarely, beside the channels, which wake the task for every packet.
+                let mut rarely = pin!(async {
+                    tokio::select! {
+                        biased;
+                        Ok(()) = self.ears.leave.changed() => Rare::Leave,
+                        Some(fresh) = self.ears.renew.recv() => Rare::Renew(fresh),
+                        Some(frame) = self.ears.relay.recv() => Rare::Relay(frame),
+                        () = until(deadline) => Rare::Deadline,
+                        Ok(()) = self.condition.changed() => Rare::Condition,
+                        bytes = self.settling.measure() => Rare::OutstandingBytes(bytes),
+                        round_trip = round_trip(self.pulse, &self.connection.0) => Rare::RoundTrip(round_trip),
+                        () = &mut asked => Rare::Nothing,
+                    }
+                });
+                let (driver, channels, bells) = (&mut self.driver, &mut self.channels, &mut self.bells);
+                poll_fn(|cx| poll_next(rarely.as_mut(), driver, channels, bells, cx)).await
+            };
+            let rare = match next {
+                Next::Traffic(happening) => return Input::Channels(happening),
+                Next::Rare(rare) => rare,
             };
             match rare {
                 Rare::Leave => {

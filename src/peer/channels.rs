@@ -17,6 +17,7 @@ use super::gauges::Gauges;
 use super::headway::Headway;
 use super::outbox::Outbox;
 use super::pace::Pace;
+use crate::bell::Rung;
 use crate::connection::{
     Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, MAX_MESSAGE_BYTES, Outstanding,
 };
@@ -77,9 +78,15 @@ pub(crate) enum Happening {
 pub(crate) struct Channels {
     channels: [Channel; 4],
     outbox: Arc<Outbox>,
-    registered: Registered,
     gauges: Arc<Gauges>,
     delivery: Arc<dyn Delivery>,
+    /// How far its reader was when it said last that it had gone on.
+    backlog: Backlog,
+    /// The channels that may have events.
+    unread: Rung,
+    /// Those with a message that waits for room, and those that are paced.
+    busy: Rung,
+    paced: Rung,
     frames: VecDeque<Frame>,
     /// Packets may be sent.
     sending: bool,
@@ -123,11 +130,22 @@ struct Credits {
     paused: bool,
 }
 
+pub(super) const CHANNELS: usize = 4;
 /// The channels' places: [`crate::connection::PeerConnection::open_channels`] gives them in this order.
 const CHANNEL_OF: [usize; 3] = [2, 1, 0]; // by TransferMode::index
 const MODE_OF: [TransferMode; 3] =
     [TransferMode::Reliable, TransferMode::UnreliableOrdered, TransferMode::Unreliable];
 pub(super) const CONTROL: usize = 3;
+
+/// The bells of a peer's task: first those of the four channels' events.
+pub(super) type Bells = crate::bell::Bells<8>;
+/// Somebody sends, or reads.
+pub(super) const WORK: usize = 4;
+/// A timer has run out, or SCTP has room for a message.
+pub(super) const TIME: usize = 5;
+/// Not of the channels: their driver, and what happens rarely.
+pub(super) const DRIVER: usize = 6;
+pub(super) const RARE: usize = 7;
 
 /// The channels' turns: control first, then what is lost by being late.
 const ORDER: [usize; 4] = [CONTROL, 2, 1, 0];
@@ -146,6 +164,7 @@ const MAX_FRAMES: usize = 16;
 const MAX_RELAYS: usize = 8;
 
 impl Channels {
+    /// Those whose bells are these.
     pub(crate) fn new(
         channels: [Channel; 4],
         outbox: Arc<Outbox>,
@@ -153,8 +172,10 @@ impl Channels {
         delivery: Arc<dyn Delivery>,
         window_bytes: usize,
         stall_limit: Duration,
+        bells: &Bells,
     ) -> Channels {
         let paces = paces_of(&channels);
+        outbox.work.register(&mut Registered::default(), bells.waker(WORK));
         gauges.set_outstanding(outstanding_of(&paces));
         Channels {
             first: 0,
@@ -165,9 +186,12 @@ impl Channels {
             held: held_of(&channels),
             channels,
             outbox,
-            registered: Registered::default(),
             gauges,
             delivery,
+            backlog: Backlog::default(),
+            unread: Rung::default(),
+            busy: Rung::default(),
+            paced: Rung::default(),
             frames: VecDeque::new(),
             sending: false,
             credits: None,
@@ -195,6 +219,7 @@ impl Channels {
         self.held = held_of(&channels);
         self.gauges.set_outstanding(outstanding_of(&self.paces));
         self.channels = channels;
+        (self.busy, self.paced) = (Rung::default(), Rung::default());
         self.frames.clear();
     }
 
@@ -295,26 +320,34 @@ impl Channels {
         self.channels[0].outstanding()
     }
 
-    /// Moves what can be moved, until there is something to decide on.
+    /// Moves what can be moved, until there is something to decide on. `rung` are the bells that have: what has not is
+    /// not looked at.
     ///
     /// Cancel-safe: what was moved is moved.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        self.outbox.work.register(&mut self.registered, cx.waker());
-        let backlog = self.delivery.backlog(cx.waker());
-        self.grant(backlog);
+    pub(crate) fn poll(&mut self, rung: Rung, bells: &Bells) -> Poll<Happening> {
+        let time = &mut bells.context(TIME);
+        self.unread = self.unread | rung.first(CHANNELS);
+        if rung.has(WORK) {
+            self.backlog = self.delivery.backlog(bells.waker(WORK));
+            self.grant();
+        }
+        let sends = rung.has(WORK) || rung.has(TIME);
         for _ in 0..TURNS {
+            let to_send = if sends { self.to_send() } else { Rung::default() };
             let mut moved = false;
             for turn in 0..ORDER.len() {
                 let place = (self.first + turn) % ORDER.len();
-                match self.poll_channel(ORDER[place], backlog, cx) {
-                    Poll::Ready(Some(happening)) => {
+                let channel = ORDER[place];
+                moved |= to_send.has(channel) && self.send_batch(channel, time);
+                if self.unread.has(channel) {
+                    let polled = self.poll_batch(channel, &mut bells.context(channel));
+                    if let Poll::Ready(Some(happening)) = polled {
                         self.first = (place + 1) % ORDER.len();
                         // What was sent before it counts, too.
                         self.headway.moved();
                         return Poll::Ready(happening);
                     }
-                    Poll::Ready(None) => moved = true,
-                    Poll::Pending => {}
+                    moved |= polled.is_ready();
                 }
             }
             if self.await_received.is_some_and(|packets| self.received >= packets) {
@@ -322,18 +355,36 @@ impl Channels {
                 return Poll::Ready(Happening::Received);
             }
             if !moved {
-                return self.poll_idle(cx);
+                return self.poll_idle(sends, rung.has(TIME), time);
             }
             self.headway.moved();
         }
-        if let Poll::Ready(happening) = self.poll_stalled(cx) {
+        if let Poll::Ready(happening) = self.poll_stalled(time) {
             return Poll::Ready(happening);
         }
-        if let Poll::Ready(happening) = self.poll_headway(cx) {
+        if let Poll::Ready(happening) = self.poll_headway(time) {
             return Poll::Ready(happening);
         }
-        cx.waker().wake_by_ref();
+        // There is more.
+        bells.ring(Rung::only(WORK));
         Poll::Pending
+    }
+
+    /// The channels for which there is something to do about sending.
+    fn to_send(&self) -> Rung {
+        let mut to_send = self.busy | self.paced;
+        if !self.frames.is_empty() {
+            to_send = to_send | Rung::only(CONTROL);
+        }
+        if self.sending {
+            let queues = self.outbox.lock();
+            for (channel, mode) in MODE_OF.into_iter().enumerate() {
+                if queues.waiting(mode) > 0 {
+                    to_send = to_send | Rung::only(channel);
+                }
+            }
+        }
+        to_send
     }
 
     fn poll_headway(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
@@ -347,13 +398,8 @@ impl Channels {
         }
     }
 
-    /// Moves a batch of a channel, each way. Pending is: there was nothing to move.
-    fn poll_channel(
-        &mut self,
-        channel: usize,
-        backlog: Backlog,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Happening>> {
+    /// Moves a batch of a channel out. Whether anything moved.
+    fn send_batch(&mut self, channel: usize, cx: &mut Context<'_>) -> bool {
         let mut moved = false;
         for _ in 0..BATCH {
             match self.poll_send(channel, cx) {
@@ -365,8 +411,14 @@ impl Channels {
                 Poll::Pending => break,
             }
         }
+        moved
+    }
+
+    /// Moves a batch of a channel in. Pending is: there was nothing to move.
+    fn poll_batch(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Option<Happening>> {
+        let mut moved = false;
         for _ in 0..BATCH {
-            match self.poll_receive(channel, backlog, cx) {
+            match self.poll_receive(channel, cx) {
                 // The others may hold what arrived before.
                 Poll::Ready(Some(Happening::Closed(channel))) if channel != 0 => self.begin_closing(channel),
                 Poll::Ready(Some(happening)) => return Poll::Ready(Some(happening)),
@@ -384,23 +436,35 @@ impl Channels {
                 return Poll::Ready(());
             }
         }
-        let said = self.frames.is_empty() && !self.channels[CONTROL].is_sending();
+        let said = self.frames.is_empty() && !self.busy.has(CONTROL);
         if said { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Sends the next message of a channel. Pending is also: there is none.
     fn poll_send(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Result<(), ChannelClosed>> {
-        let ready = match self.channels[channel].poll_ready(cx) {
-            Poll::Ready(Err(closed)) => return Poll::Ready(Err(closed)),
-            ready => ready.is_ready(),
-        };
+        if self.busy.has(channel) {
+            match self.channels[channel].poll_ready(cx) {
+                Poll::Ready(sent) => {
+                    self.busy.remove(channel);
+                    if sent.is_err() {
+                        return Poll::Ready(sent);
+                    }
+                }
+                Poll::Pending => {}
+            }
+        }
+        let ready = !self.busy.has(channel);
         let message = if channel == CONTROL {
             self.frames.front().filter(|_| ready).map(|frame| frame.encode())
         } else {
             if !self.has_packet(MODE_OF[channel]) {
-                self.paces[channel].0.idle();
+                if self.paced.has(channel) {
+                    self.paced.remove(channel);
+                    self.paces[channel].0.idle();
+                }
                 return Poll::Pending;
             }
+            self.paced = self.paced | Rung::only(channel);
             let (pace, gauge) = &mut self.paces[channel];
             std::task::ready!(pace.poll_room(!ready, gauge, cx));
             self.next_packet(MODE_OF[channel])
@@ -419,8 +483,11 @@ impl Channels {
         self.channels[channel].send(message, bound);
         // Starts it; whether SCTP has room for it is seen at the next one.
         match self.channels[channel].poll_ready(cx) {
-            Poll::Ready(Err(closed)) => Poll::Ready(Err(closed)),
-            _ => Poll::Ready(Ok(())),
+            Poll::Ready(sent) => Poll::Ready(sent),
+            Poll::Pending => {
+                self.busy = self.busy | Rung::only(channel);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 
@@ -446,21 +513,20 @@ impl Channels {
     }
 
     /// Takes the next event of a channel. Ready without a happening is: a packet was delivered.
-    fn poll_receive(
-        &mut self,
-        channel: usize,
-        backlog: Backlog,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Happening>> {
+    fn poll_receive(&mut self, channel: usize, cx: &mut Context<'_>) -> Poll<Option<Happening>> {
         // Who gives no credits is held up by SCTP's own window, at the price of all its channels: the last resort.
         let full = channel == 0
             && self.credits.is_none()
             && self.closing.is_none()
-            && self.received_cost.saturating_sub(backlog.read) >= self.window_bytes;
+            && self.received_cost.saturating_sub(self.backlog.read) >= self.window_bytes;
         if full {
             return Poll::Pending;
         }
-        let happening = match std::task::ready!(self.channels[channel].poll_event(cx)) {
+        let Poll::Ready(event) = self.channels[channel].poll_event(cx) else {
+            self.unread.remove(channel);
+            return Poll::Pending;
+        };
+        let happening = match event {
             ChannelEvent::Open => Some(Happening::Open(channel)),
             ChannelEvent::Closed => Some(Happening::Closed(channel)),
             ChannelEvent::Message(message) if channel == CONTROL => match Frame::decode(&message) {
@@ -491,8 +557,8 @@ impl Channels {
     }
 
     /// Grants credit for what was read, in steps of a quarter of the window.
-    fn grant(&mut self, backlog: Backlog) {
-        let Some(credits) = &mut self.credits else { return };
+    fn grant(&mut self) {
+        let (Some(credits), backlog) = (&mut self.credits, self.backlog) else { return };
         let credit = backlog.read.saturating_add(self.window_bytes);
         if credit < credits.granted.saturating_add(self.window_bytes / 4)
             && credits.paused == backlog.shedding
@@ -508,31 +574,32 @@ impl Channels {
         self.frames.push_back(frame);
     }
 
-    /// Nothing moves: is everything out, or is it stuck?
-    fn poll_idle(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        if let Poll::Ready(happening) = self.poll_headway(cx) {
+    /// Nothing moves: is everything out, or is it stuck? What concerns sending is asked only if it `sends`.
+    fn poll_idle(&mut self, sends: bool, is_time: bool, cx: &mut Context<'_>) -> Poll<Happening> {
+        if (is_time || self.headway.begins())
+            && let Poll::Ready(happening) = self.poll_headway(cx)
+        {
             return Poll::Ready(happening);
         }
-        let mut queues = self.outbox.lock();
-        self.outbox.rest(&mut queues);
-        if self.await_drained {
-            let waits = TransferMode::ALL.into_iter().any(|mode| {
-                // Unreliable packets are not worth waiting for a remote that sheds them.
-                queues.waiting(mode) > 0 || self.channels[CHANNEL_OF[mode.index()]].is_sending()
-            });
-            if !waits {
-                drop(queues);
-                self.await_drained = false;
-                return Poll::Ready(Happening::Drained);
-            }
+        if sends && self.is_drained() {
+            self.await_drained = false;
+            return Poll::Ready(Happening::Drained);
         }
-        drop(queues);
         if let Some(channel) = self.closing {
             std::task::ready!(self.last_messages.as_mut().poll(cx));
             self.closing = None;
             return Poll::Ready(Happening::Closed(channel));
         }
-        self.poll_stalled(cx)
+        if sends { self.poll_stalled(cx) } else { Poll::Pending }
+    }
+
+    /// Nothing more is sent for now. Whether that is [waited for](Channels::await_drained), and nothing waits.
+    fn is_drained(&self) -> bool {
+        let mut queues = self.outbox.lock();
+        self.outbox.rest(&mut queues);
+        // Unreliable packets are not worth waiting for a remote that sheds them.
+        let waits = |mode| queues.waiting(mode) > 0 || self.busy.has(CHANNEL_OF[TransferMode::index(mode)]);
+        self.await_drained && !TransferMode::ALL.into_iter().any(waits)
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {

@@ -23,6 +23,8 @@ pub(super) struct Headway {
     measuring: Option<BoxFuture<'static, ([u64; 2], usize, usize)>>,
     /// Packets have moved since it was looked last.
     moved: bool,
+    /// It was polled since then, and waits.
+    waits: bool,
     /// The most bytes that SCTP was done with, of what it must deliver, and of what may be lost.
     done: [u64; 2],
 }
@@ -30,12 +32,17 @@ pub(super) struct Headway {
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway { timer, measuring: None, moved: false, done: [0; 2] }
+        Headway { timer, measuring: None, moved: false, waits: false, done: [0; 2] }
     }
 
     /// Packets have moved.
     pub(super) fn moved(&mut self) {
         self.moved = true;
+    }
+
+    /// Whether it is to be polled though nothing has woken it.
+    pub(super) fn begins(&self) -> bool {
+        self.moved && !self.waits
     }
 
     /// Looks when it is time. `gauges` are those of the channels that lose nothing, then of the others; `handed` is how
@@ -46,12 +53,14 @@ impl Headway {
         handed: [u64; 2],
         cx: &mut Context<'_>,
     ) -> Poll<Held> {
+        self.waits = self.moved;
         loop {
             if let Some(measuring) = &mut self.measuring {
                 let (handed, lasting_bytes, fleeting_bytes) = std::task::ready!(measuring.poll_unpin(cx));
                 self.measuring = None;
                 // Until it is there, it is looked again, though nothing moves.
                 self.moved = lasting_bytes + fleeting_bytes > 0;
+                self.waits = false;
                 self.timer.as_mut().reset(Instant::now() + LOOK);
                 let holds = [lasting_bytes, fleeting_bytes];
                 let [headway, moves] = [0, 1].map(|kind| {
