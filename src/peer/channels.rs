@@ -465,8 +465,10 @@ impl Channels {
                 return Poll::Pending;
             }
             self.paced = self.paced | Rung::only(channel);
+            // SCTP has a queue for the ordered channels and one for the other, which goes first.
+            let beside = (channel != 2).then(|| self.paces[1 - channel].0.handed_bytes());
             let (pace, gauge) = &mut self.paces[channel];
-            std::task::ready!(pace.poll_room(!ready, gauge, cx));
+            std::task::ready!(pace.poll_room(!ready, beside, gauge, cx));
             self.next_packet(MODE_OF[channel])
         };
         let Some(message) = message else { return Poll::Pending };
