@@ -13,10 +13,11 @@ use std::task::{Context, Wake, Waker};
 use crate::task_waker::{Registered, TaskWaker};
 
 /// The bells of one task. Each rings when what is behind it may have something to say, and wakes the task.
+#[repr(C)]
 pub(crate) struct Bells<const N: usize> {
     board: Arc<Board>,
-    wakers: [Waker; N],
     registered: Registered,
+    wakers: [Waker; N],
 }
 
 /// Some of the bells.

@@ -94,9 +94,12 @@ async fn send(
 pub(crate) struct ChannelClosed;
 
 /// A channel that was agreed on beforehand (`negotiated`), with room for one message that waits to be handed to SCTP.
+/// First what a message that arrives needs, then what one that leaves does.
+#[repr(C)]
 pub(crate) struct Channel {
-    inner: Arc<dyn DataChannel>,
     events: BoxStream<'static, ChannelEvent>,
+    /// Messages taken since the driver was nudged.
+    taken: usize,
     /// The message that waits, in a box that is used again for the next one.
     sending: ReusableBoxFuture<'static, webrtc::error::Result<usize>>,
     is_sending: bool,
@@ -104,10 +107,9 @@ pub(crate) struct Channel {
     sending_bytes: usize,
     handed_bytes: u64,
     held_bytes: usize,
+    inner: Arc<dyn DataChannel>,
     progress: Arc<Progress>,
     clock: Arc<Clock>,
-    /// Messages taken since the driver was nudged.
-    taken: usize,
 }
 
 /// SCTP is given this much of a channel at the most, and one message more.

@@ -49,16 +49,17 @@ impl Ears {
     }
 }
 
-/// A peer's task, with its channels made.
+/// A peer's task, with its channels made; first what each turn looks at.
 #[derive(Debug)]
+#[repr(C)]
 struct Running {
-    connection: ClosedOnDrop,
     /// The connection's driver, from when packets may come.
     driver: Option<Taken>,
-    condition: watch::Receiver<Condition>,
-    channels: Channels,
     /// Ring when there is something to do.
     bells: Bells,
+    channels: Channels,
+    connection: ClosedOnDrop,
+    condition: watch::Receiver<Condition>,
     state: State,
     settling: Settling,
     /// When the round trip is asked for next; `None` until connected.

@@ -74,22 +74,30 @@ pub(crate) enum Happening {
     GivenUp,
 }
 
-/// The channels and counters of one connection.
+/// The channels and counters of one connection. First, and in this order, what each turn looks at: it is not at hand when
+/// there are many links.
+#[repr(C)]
 pub(crate) struct Channels {
-    channels: [Channel; 4],
-    outbox: Arc<Outbox>,
-    gauges: Arc<Gauges>,
-    delivery: Arc<dyn Delivery>,
-    /// How far its reader was when it said last that it had gone on.
-    backlog: Backlog,
     /// The channels that may have events.
     unread: Rung,
     /// Those with a message that waits for room, and those that are paced.
     busy: Rung,
     paced: Rung,
-    frames: VecDeque<Frame>,
     /// Packets may be sent.
     sending: bool,
+    await_drained: bool,
+    /// Where the next turn begins, so that a channel that always has something to decide on leaves the others theirs.
+    first: usize,
+    /// A channel has closed, or is said to have: what the reliable one still holds is taken, for a moment.
+    closing: Option<usize>,
+    await_received: Option<u64>,
+    frames: VecDeque<Frame>,
+    outbox: Arc<Outbox>,
+    gauges: Arc<Gauges>,
+    delivery: Arc<dyn Delivery>,
+    headway: Headway,
+    /// How far its reader was when it said last that it had gone on.
+    backlog: Backlog,
     /// The remote gives credits, and takes ours.
     credits: Option<Credits>,
     /// How much reliable payload may be unread, in bytes of [`cost`].
@@ -97,20 +105,14 @@ pub(crate) struct Channels {
     sent: u64,
     received: u64,
     received_cost: u64,
-    await_received: Option<u64>,
-    await_drained: bool,
+    channels: [Channel; 4],
+    /// How much SCTP is given of each channel of packets, with what it holds.
+    paces: [(Pace, Outstanding); 3],
     stall_limit: Duration,
     stall: Pin<Box<Sleep>>,
     /// How many reliable bytes SCTP was done with when the stall limit was over last.
     done_when_stalled: u64,
-    /// Where the next turn begins, so that a channel that always has something to decide on leaves the others theirs.
-    first: usize,
-    /// A channel has closed, or is said to have: what the reliable one still holds is taken, for a moment.
-    closing: Option<usize>,
     last_messages: Pin<Box<Sleep>>,
-    /// How much SCTP is given of each channel of packets, with what it holds.
-    paces: [(Pace, Outstanding); 3],
-    headway: Headway,
     /// Of the channels that lose nothing, then of the others.
     held: [Outstanding; 4],
 }

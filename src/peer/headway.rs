@@ -18,13 +18,14 @@ use crate::connection::{Held, Outstanding};
 const LOOK: Duration = Duration::from_millis(250);
 
 /// Looks what SCTP holds.
+#[repr(C)]
 pub(super) struct Headway {
-    timer: Pin<Box<Sleep>>,
-    measuring: Option<BoxFuture<'static, ([u64; 2], usize, usize)>>,
     /// Packets have moved since it was looked last.
     moved: bool,
     /// It was polled since then, and waits.
     waits: bool,
+    timer: Pin<Box<Sleep>>,
+    measuring: Option<BoxFuture<'static, ([u64; 2], usize, usize)>>,
     /// The most bytes that SCTP was done with, of what it must deliver, and of what may be lost.
     done: [u64; 2],
 }
