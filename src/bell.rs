@@ -20,9 +20,9 @@ pub(crate) struct Bells<const N: usize> {
     wakers: [Waker; N],
 }
 
-/// Some of the bells.
+/// Some of up to fifteen: of the bells of a task, or of whatever has the same places.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Rung(u16);
+pub(crate) struct Places(u16);
 
 /// Who rings wakes nobody, as the task looks once more before it rests.
 const ATTENDED: u16 = 1 << 15;
@@ -37,7 +37,7 @@ struct Board {
 
 struct Wire {
     board: Arc<Board>,
-    bell: Rung,
+    bell: Places,
 }
 
 impl Wake for Wire {
@@ -54,15 +54,16 @@ impl Wake for Wire {
 }
 
 impl<const N: usize> Bells<N> {
-    const ALL: Rung = {
+    const ALL: Places = {
         assert!(N < 16, "a bit for each, and one more");
-        Rung((1 << N) - 1)
+        Places((1 << N) - 1)
     };
 
     /// All of them have rung, as nothing was polled yet.
     pub(crate) fn new() -> Bells<N> {
         let board = Arc::new(Board { state: AtomicU16::new(Self::ALL.0), task: TaskWaker::default() });
-        let waker = |bell| Waker::from(Arc::new(Wire { board: Arc::clone(&board), bell: Rung::only(bell) }));
+        let waker =
+            |bell| Waker::from(Arc::new(Wire { board: Arc::clone(&board), bell: Places::only(bell) }));
         Bells { wakers: std::array::from_fn(waker), board, registered: Registered::default() }
     }
 
@@ -76,17 +77,19 @@ impl<const N: usize> Bells<N> {
         Context::from_waker(self.waker(bell))
     }
 
-    /// Rings, without a word to the task.
-    pub(crate) fn ring(&self, bells: Rung) {
+    /// Rings, without a word to the task: only while it [attends](Bells::attend), or about to. One that rests would not hear
+    /// of any other either.
+    pub(crate) fn ring(&self, bells: Places) {
         self.board.state.fetch_or(bells.0, Ordering::AcqRel);
     }
 
-    /// Rings all of them, without a word to the task.
+    /// Rings all of them, in the same way.
     pub(crate) fn ring_all(&self) {
         self.ring(Self::ALL);
     }
 
-    /// The task, whose waker this is, looks at what has rung, until it [rests](Bells::rest).
+    /// The task, whose waker this is, looks at what has rung until it [rests](Bells::rest). Until then nobody is woken: who
+    /// does something else meanwhile looks again by itself.
     pub(crate) fn attend(&mut self, task: &Waker) {
         // Before it is looked, so that no ring comes between.
         self.board.task.register(&mut self.registered, task);
@@ -94,11 +97,11 @@ impl<const N: usize> Bells<N> {
     }
 
     /// Those that have rung since they were taken last. What is behind them is to be polled until it is pending.
-    pub(crate) fn take(&self) -> Rung {
-        Rung(self.board.state.swap(ATTENDED, Ordering::AcqRel) & !ATTENDED)
+    pub(crate) fn take(&self) -> Places {
+        Places(self.board.state.swap(ATTENDED, Ordering::AcqRel) & !ATTENDED)
     }
 
-    /// From now on who rings wakes the task; unless one has rung, which is what this tells.
+    /// True: none has rung, and from now on who rings wakes the task. False: look again.
     pub(crate) fn rest(&self) -> bool {
         self.board.state.compare_exchange(ATTENDED, 0, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
@@ -113,17 +116,17 @@ impl<const N: usize> Drop for Bells<N> {
 impl<const N: usize> fmt::Debug for Bells<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.board.state.load(Ordering::Acquire);
-        f.debug_struct("Bells").field("rung", &Rung(state & !ATTENDED)).finish_non_exhaustive()
+        f.debug_struct("Bells").field("rung", &Places(state & !ATTENDED)).finish_non_exhaustive()
     }
 }
 
-impl Rung {
-    pub(crate) const fn only(bell: usize) -> Rung {
-        Rung(1 << bell)
+impl Places {
+    pub(crate) const fn only(bell: usize) -> Places {
+        Places(1 << bell)
     }
 
     pub(crate) fn has(self, bell: usize) -> bool {
-        self.0 & Rung::only(bell).0 != 0
+        self.0 & Places::only(bell).0 != 0
     }
 
     pub(crate) fn is_empty(self) -> bool {
@@ -131,24 +134,24 @@ impl Rung {
     }
 
     /// Those that are among the first so many.
-    pub(crate) fn first(self, bells: usize) -> Rung {
-        Rung(self.0 & ((1 << bells) - 1))
+    pub(crate) fn first(self, bells: usize) -> Places {
+        Places(self.0 & ((1 << bells) - 1))
     }
 
     pub(crate) fn remove(&mut self, bell: usize) {
-        self.0 &= !Rung::only(bell).0;
+        self.0 &= !Places::only(bell).0;
     }
 }
 
-impl BitOr for Rung {
-    type Output = Rung;
+impl BitOr for Places {
+    type Output = Places;
 
-    fn bitor(self, other: Rung) -> Rung {
-        Rung(self.0 | other.0)
+    fn bitor(self, other: Places) -> Places {
+        Places(self.0 | other.0)
     }
 }
 
-impl fmt::Debug for Rung {
+impl fmt::Debug for Places {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:b}", self.0)
     }
@@ -156,7 +159,10 @@ impl fmt::Debug for Rung {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::sync::atomic::AtomicUsize;
+    use std::task::Poll;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -202,7 +208,7 @@ mod tests {
         let (mut bells, task) = attended();
         bells.waker(1).wake_by_ref();
         assert!(!bells.rest(), "it has rung");
-        assert_eq!(bells.take(), Rung::only(1));
+        assert_eq!(bells.take(), Places::only(1));
         assert!(bells.rest());
         assert_eq!(task.woken(), 0);
         bells.waker(1).wake_by_ref();
@@ -211,10 +217,12 @@ mod tests {
         bells.waker(0).wake_by_ref();
         assert_eq!(task.woken(), 1, "it has not looked yet");
         bells.attend(&task.clone().into());
-        assert_eq!(bells.take(), Rung::only(0) | Rung::only(1));
+        assert_eq!(bells.take(), Places::only(0) | Places::only(1));
         assert!(bells.rest());
-        bells.ring(Rung::only(2));
-        assert_eq!(task.woken(), 1, "without a word");
+        bells.attend(&task.clone().into());
+        bells.ring(Places::only(2));
+        assert!(!bells.rest());
+        assert_eq!((task.woken(), bells.take()), (1, Places::only(2)), "without a word");
     }
 
     #[test]
@@ -232,5 +240,46 @@ mod tests {
         drop(bells);
         waker.wake_by_ref();
         assert_eq!((Arc::strong_count(&task), task.woken()), (1, 1));
+    }
+
+    /// Each of four threads says so many numbers behind its bell; the task looks only behind what has rung.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_ring_is_lost_among_others() {
+        const LAST: usize = 20_000;
+        const LIMIT: Duration = Duration::from_secs(20);
+        let said: Arc<[AtomicUsize; 4]> = Arc::default();
+        let seen: Arc<[AtomicUsize; 4]> = Arc::default();
+        let mut bells = Bells::<4>::new();
+        let threads = [0, 1, 2, 3].map(|bell| {
+            let (waker, said, seen) = (bells.waker(bell).clone(), said.clone(), seen.clone());
+            std::thread::spawn(move || {
+                let began = Instant::now();
+                for n in 1..=LAST {
+                    said[bell].store(n, Ordering::Release);
+                    waker.wake_by_ref();
+                    // Each of them matters: nobody else rings this one before it was seen.
+                    while n % 16 == 0 && seen[bell].load(Ordering::Acquire) < n && began.elapsed() < LIMIT {
+                        std::thread::yield_now();
+                    }
+                }
+            })
+        });
+        let looking = poll_fn(|cx| {
+            bells.attend(cx.waker());
+            loop {
+                let rung = bells.take();
+                for bell in (0..4).filter(|bell| rung.has(*bell)) {
+                    seen[bell].store(said[bell].load(Ordering::Acquire), Ordering::Release);
+                }
+                if seen.iter().all(|seen| seen.load(Ordering::Acquire) == LAST) {
+                    return Poll::Ready(());
+                }
+                if bells.rest() {
+                    return Poll::Pending;
+                }
+            }
+        });
+        tokio::time::timeout(LIMIT, looking).await.expect("a ring was lost");
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }

@@ -93,6 +93,40 @@ fn what_is_shed_is_counted_as_lagged_counts_it() {
     });
 }
 
+/// What a reader does not take is not sent to it for nothing: one that says nothing itself says this much, and at once.
+#[test]
+fn who_sends_to_a_slow_reader_is_told_within_a_few_round_trips() {
+    simulated(1, |network| async move {
+        network.links().latency(Duration::from_millis(10));
+        let hub = Hub::new();
+        let mut meshes = Vec::new();
+        for n in 1..=2 {
+            let builder =
+                Mesh::builder().connection(network.peer(&n.to_string())).unreliable_queue_bytes(20_000);
+            meshes.push(builder.join(hub.join_as(id(n))).await.unwrap());
+        }
+        for mesh in &mut meshes {
+            assert!(matches!(mesh.next().await, Some(MeshEvent::PeerConnected(_))));
+        }
+        let [one, two] = &meshes[..] else { unreachable!() };
+        let mut sheds = None;
+        // A thousand a second, of which nobody reads any.
+        let told = loop {
+            one.handle().try_send(of(TransferMode::Unreliable, 2, vec![0; 200])).unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let now = tokio::time::Instant::now();
+            if stats(two, 1).await.unreliable.shed_receiving > 0 {
+                sheds.get_or_insert(now);
+            }
+            if stats(one, 2).await.unreliable.shed_sending > 0 {
+                break now - sheds.expect("it has room for what is not held back");
+            }
+        };
+        // What is held back fills a queue of 20,000 bytes first.
+        assert!(told < Duration::from_millis(200), "{told:?}");
+    });
+}
+
 #[test]
 fn what_a_dead_link_holds_back_is_seen_and_so_is_since_when_it_is_connected() {
     simulated(1, |network| async move {

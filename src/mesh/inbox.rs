@@ -125,7 +125,7 @@ pub(crate) struct Lane {
     waker: AtomicWaker,
     /// Packets that were shed, as they were not read, by mode.
     shed: [AtomicU64; 3],
-    /// What the task asks for at each turn, without the lock: the cost of all reliable packets that were read, and of
+    /// What the task asks for when it is woken for it, without the lock: the cost of all reliable packets that were read, and of
     /// those when it was told last.
     read: AtomicU64,
     told: AtomicU64,
@@ -495,6 +495,7 @@ impl Lane {
 
 impl Delivery for Lane {
     fn deliver(&self, mode: TransferMode, payload: Bytes) {
+        let mut sheds = false;
         self.with(|lane, book| {
             let bytes = cost(payload.len());
             let epoch = if lane.held { 0 } else { book.count() };
@@ -514,9 +515,12 @@ impl Delivery for Lane {
                 }
                 lane.count_shed(book, oldest.mode, 1, lane.arrivals);
                 self.shed[oldest.mode.index()].fetch_add(1, Ordering::Relaxed);
-                lane.lane.shedding.store(true, Ordering::Release);
+                sheds |= !lane.lane.shedding.swap(true, Ordering::AcqRel);
             }
         });
+        if sheds {
+            self.waker.wake();
+        }
     }
 
     fn forget(&self) {

@@ -15,6 +15,7 @@ use super::control::Frame;
 use super::outbox::{Bounds, Outbox};
 use super::state::{Effect, Input, State, Tally, hello};
 use super::{Exit, Farewell, Gauges, Life, Limits, Peer, Report, Takeover};
+use crate::bell::Places;
 use crate::connection::{Condition, NotOpened, Outstanding, PeerConnection, Taken};
 use crate::metrics::Meter;
 use crate::packet::TransferMode;
@@ -116,6 +117,8 @@ fn poll_next(
         if rung.has(RARE)
             && let Poll::Ready(rare) = rarely.as_mut().poll(&mut bells.context(RARE))
         {
+            // The others still are to be looked at.
+            bells.ring(rung);
             return Poll::Ready(Next::Rare(rare));
         }
         if rung.has(DRIVER)
@@ -270,8 +273,8 @@ impl Running {
         tokio::pin!(asked);
         let deadline = self.state.deadline();
         loop {
-            // What has just happened may be for them.
-            self.bells.ring_all();
+            // What has just happened may be for them. What happens rarely is polled anew each time.
+            self.bells.ring(Places::only(WORK) | Places::only(TIME) | Places::only(RARE));
             let next = {
                 // What happens rarely, beside the channels, which wake the task for every packet.
                 let mut rarely = pin!(async {
@@ -339,6 +342,7 @@ impl Running {
                 self.condition = connection.watch();
                 self.condition.mark_changed();
                 self.channels.renew(channels);
+                self.bells.ring_all();
                 self.connection = ClosedOnDrop(connection);
                 let _ = made.send(Ok(()));
                 Input::Renewed
@@ -365,6 +369,7 @@ impl Running {
             Effect::Connected { credit, max_message_bytes } => {
                 self.connection.0.set_open(self.state.remote_is_steady());
                 self.driver = self.connection.0.take_driver();
+                self.bells.ring(Places::only(DRIVER));
                 self.ears.gauges.set_connected();
                 self.channels.start_sending(credit, self.state.remote_socket_bytes());
                 self.pulse = Some(Instant::now());

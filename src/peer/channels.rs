@@ -17,7 +17,7 @@ use super::gauges::Gauges;
 use super::headway::Headway;
 use super::outbox::Outbox;
 use super::pace::Pace;
-use crate::bell::Rung;
+use crate::bell::Places;
 use crate::connection::{
     Channel, ChannelClosed, ChannelEvent, MAX_HELD_BYTES, MAX_MESSAGE_BYTES, Outstanding,
 };
@@ -78,11 +78,12 @@ pub(crate) enum Happening {
 /// there are many links.
 #[repr(C)]
 pub(crate) struct Channels {
-    /// The channels that may have events.
-    unread: Rung,
+    /// The channels that may have events: one that waits for its reader stays among them, and is looked at again when
+    /// that has gone on.
+    unread: Places,
     /// Those with a message that waits for room, and those that are paced.
-    busy: Rung,
-    paced: Rung,
+    busy: Places,
+    paced: Places,
     /// Packets may be sent.
     sending: bool,
     await_drained: bool,
@@ -139,11 +140,11 @@ const MODE_OF: [TransferMode; 3] =
     [TransferMode::Reliable, TransferMode::UnreliableOrdered, TransferMode::Unreliable];
 pub(super) const CONTROL: usize = 3;
 
-/// The bells of a peer's task: first those of the four channels' events.
+/// The bells of a peer's task. Those of the channels' events have the channels' places, 0 to 3.
 pub(super) type Bells = crate::bell::Bells<8>;
-/// Somebody sends, or reads.
+/// Somebody sends, or reads: after this it is looked how far the reader is, and what there is to send.
 pub(super) const WORK: usize = 4;
-/// A timer has run out, or SCTP has room for a message.
+/// A timer has run out, or SCTP has room for a message: it is looked what there is to send.
 pub(super) const TIME: usize = 5;
 /// Not of the channels: their driver, and what happens rarely.
 pub(super) const DRIVER: usize = 6;
@@ -166,7 +167,7 @@ const MAX_FRAMES: usize = 16;
 const MAX_RELAYS: usize = 8;
 
 impl Channels {
-    /// Those whose bells are these.
+    /// `bells` are those that come with each poll; who sends rings from now on.
     pub(crate) fn new(
         channels: [Channel; 4],
         outbox: Arc<Outbox>,
@@ -191,9 +192,9 @@ impl Channels {
             gauges,
             delivery,
             backlog: Backlog::default(),
-            unread: Rung::default(),
-            busy: Rung::default(),
-            paced: Rung::default(),
+            unread: Places::default(),
+            busy: Places::default(),
+            paced: Places::default(),
             frames: VecDeque::new(),
             sending: false,
             credits: None,
@@ -221,7 +222,7 @@ impl Channels {
         self.held = held_of(&channels);
         self.gauges.set_outstanding(outstanding_of(&self.paces));
         self.channels = channels;
-        (self.busy, self.paced) = (Rung::default(), Rung::default());
+        (self.busy, self.paced) = (Places::default(), Places::default());
         self.frames.clear();
     }
 
@@ -326,7 +327,7 @@ impl Channels {
     /// not looked at.
     ///
     /// Cancel-safe: what was moved is moved.
-    pub(crate) fn poll(&mut self, rung: Rung, bells: &Bells) -> Poll<Happening> {
+    pub(crate) fn poll(&mut self, rung: Places, bells: &Bells) -> Poll<Happening> {
         let time = &mut bells.context(TIME);
         self.unread = self.unread | rung.first(CHANNELS);
         if rung.has(WORK) {
@@ -335,7 +336,7 @@ impl Channels {
         }
         let sends = rung.has(WORK) || rung.has(TIME);
         for _ in 0..TURNS {
-            let to_send = if sends { self.to_send() } else { Rung::default() };
+            let to_send = if sends { self.to_send() } else { Places::default() };
             let mut moved = false;
             for turn in 0..ORDER.len() {
                 let place = (self.first + turn) % ORDER.len();
@@ -368,21 +369,21 @@ impl Channels {
             return Poll::Ready(happening);
         }
         // There is more.
-        bells.ring(Rung::only(WORK));
+        bells.ring(Places::only(WORK));
         Poll::Pending
     }
 
     /// The channels for which there is something to do about sending.
-    fn to_send(&self) -> Rung {
+    fn to_send(&self) -> Places {
         let mut to_send = self.busy | self.paced;
         if !self.frames.is_empty() {
-            to_send = to_send | Rung::only(CONTROL);
+            to_send = to_send | Places::only(CONTROL);
         }
         if self.sending {
             let queues = self.outbox.lock();
             for (channel, mode) in MODE_OF.into_iter().enumerate() {
                 if queues.waiting(mode) > 0 {
-                    to_send = to_send | Rung::only(channel);
+                    to_send = to_send | Places::only(channel);
                 }
             }
         }
@@ -466,11 +467,9 @@ impl Channels {
                 }
                 return Poll::Pending;
             }
-            self.paced = self.paced | Rung::only(channel);
-            // SCTP has a queue for the ordered channels and one for the other, which goes first.
-            let beside = (channel != 2).then(|| self.paces[1 - channel].0.handed_bytes());
+            self.paced = self.paced | Places::only(channel);
             let (pace, gauge) = &mut self.paces[channel];
-            std::task::ready!(pace.poll_room(!ready, beside, gauge, cx));
+            std::task::ready!(pace.poll_room(!ready, gauge, cx));
             self.next_packet(MODE_OF[channel])
         };
         let Some(message) = message else { return Poll::Pending };
@@ -489,7 +488,7 @@ impl Channels {
         match self.channels[channel].poll_ready(cx) {
             Poll::Ready(sent) => Poll::Ready(sent),
             Poll::Pending => {
-                self.busy = self.busy | Rung::only(channel);
+                self.busy = self.busy | Places::only(channel);
                 Poll::Ready(Ok(()))
             }
         }
@@ -507,11 +506,15 @@ impl Channels {
     fn next_packet(&mut self, mode: TransferMode) -> Option<Bytes> {
         let packet = self.outbox.pop(&mut self.outbox.lock(), mode)?;
         self.gauges.counters(mode).count_sent(packet.len());
-        if mode == TransferMode::Reliable {
-            self.sent += 1;
-            if let Some(credits) = &mut self.credits {
-                credits.sent += cost(packet.len()) as u64;
+        match mode {
+            TransferMode::Reliable => {
+                self.sent += 1;
+                if let Some(credits) = &mut self.credits {
+                    credits.sent += cost(packet.len()) as u64;
+                }
             }
+            TransferMode::UnreliableOrdered => self.paces[0].0.shares(Instant::now()),
+            TransferMode::Unreliable => {}
         }
         Some(packet)
     }
@@ -627,7 +630,8 @@ fn held_of(channels: &[Channel; 4]) -> [Outstanding; 4] {
 }
 
 fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {
-    [0, 1, 2].map(|channel| (Pace::new(), channels[channel].outstanding()))
+    // SCTP has a queue for all ordered channels, of which the reliable one is told, and one for the other, which goes first.
+    [0, 1, 2].map(|channel| (Pace::new(channel == 0), channels[channel].outstanding()))
 }
 
 /// What SCTP holds, by mode.

@@ -3,8 +3,8 @@
 //! SCTP sends what it was given first in, first out, the ordered channels in one queue; so on a slow link, what it
 //! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
 //! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
-//! [twice the round trip and 20 ms](Rate::target), or twice as much while [nobody else](SHARED) waits in that queue, as SCTP
-//! opens its window only as long as something waits; and at the most [what depends on the round trip](Rate::max): more of
+//! [twice the round trip and 20 ms](Rate::target), or twice as much of the reliable channel while
+//! [nobody else](SHARED) waits in that queue, as SCTP opens its window only as long as something waits; and at the most [what depends on the round trip](Rate::max): more of
 //! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. Of a fast link it is
 //! [what passes in 4 ms](FAST_TIME), up to a quarter of what the remote's socket holds: on loopback, messages of 64 KiB go
 //! at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
@@ -43,9 +43,11 @@ const NEAR: Duration = Duration::from_millis(10);
 /// The least: a dozen datagrams; and with nobody else.
 const MIN_BYTES: usize = 16 * 1024;
 const MIN_BYTES_ALONE: usize = 32 * 1024;
-/// For so long after a message on the other ordered channel, another is expected there. Until then a reliable backlog has
-/// the queue to itself, and at 1 % loss and 20 ms each way it is an eighth faster so (24 runs of each).
+/// For so long after a message in the ordered mode another is expected, which waits in the same queue. If there was none, a
+/// reliable backlog has that to itself, but for what the control channel has to say; and at 1 % loss and 20 ms each way it is
+/// an eighth faster with twice as much (24 runs of each).
 const SHARED: Duration = Duration::from_secs(10);
+
 /// How often it is looked whether SCTP has room, when it had none.
 const LOOK: Duration = Duration::from_millis(4);
 /// The same while the channel is at the most that it may hold, and sees by itself when it has room.
@@ -54,25 +56,20 @@ const LOOK_AT_MAX: Duration = Duration::from_millis(50);
 const SAMPLE: Duration = Duration::from_millis(40);
 
 impl Pace {
-    pub(super) fn new() -> Pace {
-        Pace { rate: Rate::default(), timer: Box::pin(tokio::time::sleep(Duration::ZERO)), measuring: None }
+    /// `may_be_alone` in its queue, as it is [told](Pace::shares) of all others.
+    pub(super) fn new(may_be_alone: bool) -> Pace {
+        let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
+        Pace { rate: Rate { may_be_alone, ..Rate::default() }, timer, measuring: None }
     }
 
-    /// Whether a message may be handed over; `held_up` by one that has no room yet, it only measures. `beside` is what was
-    /// handed over of the channel that waits in the same queue, if there is only one.
-    pub(super) fn poll_room(
-        &mut self,
-        held_up: bool,
-        beside: Option<u64>,
-        gauge: &Outstanding,
-        cx: &mut Context<'_>,
-    ) -> Poll<()> {
+    /// Whether a message may be handed over; `held_up` by one that has no room yet, it only measures.
+    pub(super) fn poll_room(&mut self, held_up: bool, gauge: &Outstanding, cx: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(measuring) = &mut self.measuring {
                 let outstanding_bytes = ready!(measuring.poll_unpin(cx));
                 self.measuring = None;
                 let now = Instant::now();
-                self.rate.measured(outstanding_bytes, beside, now);
+                self.rate.measured(outstanding_bytes, now);
                 self.timer.as_mut().reset(now + if held_up { LOOK_AT_MAX } else { LOOK });
             }
             if !held_up && self.rate.has_room() {
@@ -93,9 +90,9 @@ impl Pace {
         self.rate.handed += bytes as u64;
     }
 
-    /// How many bytes were handed over.
-    pub(super) fn handed_bytes(&self) -> u64 {
-        self.rate.handed
+    /// A message of another channel waits in the same queue.
+    pub(super) fn shares(&mut self, now: Instant) {
+        self.rate.shared_until = Some(now + SHARED);
     }
 
     /// There is no backlog, so what leaves now says nothing about the link.
@@ -133,8 +130,8 @@ struct Rate {
     per_second: f64,
     round_trip: Option<Duration>,
     remote_socket: usize,
-    /// What was handed over of the other channel, when last looked; and until when more of it is expected.
-    beside: u64,
+    /// Nobody else is in its queue, but until then.
+    may_be_alone: bool,
     shared_until: Option<Instant>,
 }
 
@@ -158,7 +155,7 @@ impl Default for Rate {
             per_second: 0.0,
             round_trip: None,
             remote_socket: 0,
-            beside: 0,
+            may_be_alone: false,
             shared_until: None,
         }
     }
@@ -181,11 +178,8 @@ impl Rate {
         (near + (seconds * MAX_BYTES_PER_SECOND) as usize).min(MAX_HELD_BYTES)
     }
 
-    fn measured(&mut self, outstanding_bytes: usize, beside: Option<u64>, now: Instant) {
-        if let Some(beside) = beside.filter(|beside| *beside != self.beside) {
-            (self.beside, self.shared_until) = (beside, Some(now + SHARED));
-        }
-        let is_alone = beside.is_some() && self.shared_until.is_none_or(|until| until <= now);
+    fn measured(&mut self, outstanding_bytes: usize, now: Instant) {
+        let is_alone = self.may_be_alone && self.shared_until.is_none_or(|until| until <= now);
         self.done = self.handed.saturating_sub(outstanding_bytes as u64);
         let Some(round_trip) = self.round_trip else { return };
         let (since, done) = *self.sample.get_or_insert((now, self.done));
@@ -224,7 +218,7 @@ mod tests {
             let per_step = (bytes_per_second as f64 * LOOK.as_secs_f64())
                 .min(held * LOOK.as_secs_f64() / RTT.as_secs_f64());
             held -= per_step;
-            rate.measured(held as usize, None, *clock);
+            rate.measured(held as usize, *clock);
             while rate.has_room() && held < rate.max() as f64 {
                 rate.handed += 1200;
                 held += 1200.0;
@@ -279,35 +273,42 @@ mod tests {
     #[test]
     fn without_a_round_trip_and_without_a_backlog_nothing_is_concluded() {
         let mut rate = Rate::default();
-        rate.measured(0, None, Instant::now());
-        rate.measured(0, None, Instant::now() + Duration::from_secs(1));
+        rate.measured(0, Instant::now());
+        rate.measured(0, Instant::now() + Duration::from_secs(1));
         assert_eq!(rate.limit, Limit::Unknown);
         let mut pace = Rate { round_trip: Some(RTT), ..Rate::default() };
-        pace.measured(0, None, Instant::now());
+        pace.measured(0, Instant::now());
         pace.sample = None;
-        pace.measured(0, None, Instant::now() + Duration::from_secs(10));
+        pace.measured(0, Instant::now() + Duration::from_secs(10));
         assert_eq!(pace.limit, Limit::Unknown);
     }
 
-    #[test]
-    fn a_backlog_with_a_queue_to_itself_may_be_twice_as_long() {
-        let (mut rate, mut now) = (Rate { round_trip: Some(RTT), ..Rate::default() }, Instant::now());
-        // 500 kB/s, as every second look tells; the other channel was handed so much.
-        let mut limit = |beside, wait| {
+    #[tokio::test]
+    async fn a_backlog_with_a_queue_to_itself_may_be_twice_as_long() {
+        let mut now = Instant::now();
+        // 500 kB/s, as every second look tells.
+        let mut limit = |pace: &mut Pace, wait| {
             now += wait;
             for _ in 0..2 {
-                rate.handed += 25_000;
+                pace.rate.handed += 25_000;
                 now += RTT;
-                rate.measured(0, beside, now);
+                pace.rate.measured(0, now);
             }
-            rate.limit
+            (pace.rate.limit, now)
+        };
+        let pace = |may_be_alone| {
+            let mut pace = Pace::new(may_be_alone);
+            pace.set_round_trip(RTT);
+            pace
         };
         let (strict, twice) = (Limit::Bytes(60_000), Limit::Bytes(120_000));
-        assert_eq!(limit(Some(0), Duration::ZERO), twice);
-        assert_eq!(limit(Some(20), Duration::ZERO), strict, "there was a message");
-        assert_eq!(limit(Some(20), SHARED - 8 * RTT), strict);
-        assert_eq!(limit(Some(20), 8 * RTT), twice, "for a while there was none");
-        assert_eq!(limit(Some(40), Duration::ZERO), strict);
-        assert_eq!(limit(None, 2 * SHARED), strict, "before all others");
+        let (mut reliable, mut other) = (pace(true), pace(false));
+        assert_eq!(limit(&mut other, Duration::ZERO).0, strict);
+        let (first, now) = limit(&mut reliable, Duration::ZERO);
+        assert_eq!(first, twice);
+        reliable.shares(now);
+        assert_eq!(limit(&mut reliable, Duration::ZERO).0, strict, "there was a message");
+        assert_eq!(limit(&mut reliable, SHARED - 8 * RTT).0, strict);
+        assert_eq!(limit(&mut reliable, 8 * RTT).0, twice, "for a while there was none");
     }
 }
