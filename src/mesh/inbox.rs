@@ -125,8 +125,8 @@ pub(crate) struct Lane {
     waker: AtomicWaker,
     /// Packets that were shed, as they were not read, by mode.
     shed: [AtomicU64; 3],
-    /// What the task asks for when it is woken for it, without the lock: the cost of all reliable packets that were read, and of
-    /// those when it was told last.
+    /// What the task asks for when it is woken for it, without the lock: the cost of all reliable packets that were read,
+    /// and of those when it was told last.
     read: AtomicU64,
     told: AtomicU64,
     /// Unreliable packets are shed here: the reader does not keep up.
@@ -530,6 +530,8 @@ impl Delivery for Lane {
                 lane.unreliable.clear();
                 lane.unreliable_bytes = 0;
                 lane.shed = [0; 3];
+                // Else the remote would hold back what nobody sheds any more.
+                lane.lane.shedding.store(false, Ordering::Release);
                 self.shed.iter().for_each(|shed| shed.store(0, Ordering::Relaxed));
             }
         });
@@ -736,7 +738,12 @@ mod tests {
         let mut read = reader(&inbox);
         let lane = inbox.lane(Life(1), id(1), BOUND);
         lane.deliver(TransferMode::Reliable, "of the attempt before".into());
+        for _ in 0..=BOUND / cost(100) {
+            lane.deliver(TransferMode::Unreliable, vec![0; 100].into());
+        }
+        assert!(lane.backlog(Waker::noop()).shedding);
         lane.forget();
+        assert!(!lane.backlog(Waker::noop()).shedding);
         inbox.announce(Life(1), id(1));
         lane.deliver(TransferMode::Reliable, "of this one".into());
         lane.forget();

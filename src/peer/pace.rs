@@ -3,11 +3,11 @@
 //! SCTP sends what it was given first in, first out, the ordered channels in one queue; so on a slow link, what it
 //! holds of one channel delays the others (256 KiB at 500 kB/s are half a second). What waits in our own queues
 //! delays nobody. So SCTP is given what it needs to keep the link busy, and little more: the link's rate times
-//! [twice the round trip and 20 ms](Rate::target), or twice as much of the reliable channel while
-//! [nobody else](SHARED) waits in that queue, as SCTP opens its window only as long as something waits; and at the most [what depends on the round trip](Rate::max): more of
-//! it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. Of a fast link it is
-//! [what passes in 4 ms](FAST_TIME), up to a quarter of what the remote's socket holds: on loopback, messages of 64 KiB go
-//! at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
+//! [twice the round trip and 20 ms](Rate::target); twice as much of the reliable channel while [nobody else](SHARED) waits
+//! in that queue, as SCTP opens its window only as long as something waits. And at the most [what depends on the round
+//! trip](Rate::max): more of it on a near path overflows the kernel's buffers, less on a far one would leave the link idle. Of
+//! a fast link it is [what passes in 4 ms](FAST_TIME), up to a quarter of what the remote's socket holds: on loopback, messages
+//! of 64 KiB go at 320 MB/s with 256 KiB, and at 470 with 1 MiB; where the socket holds only 208 KiB, 512 KiB halve it.
 //!
 //! Measured on the simulated network (20 ms each way, with jitter, reliable packets of 16 KiB without end, one packet
 //! of each other mode every 10 ms): the ordered mode's latency falls from 621 ms (median) and 1,003 ms (99 %) to what
@@ -44,8 +44,8 @@ const NEAR: Duration = Duration::from_millis(10);
 const MIN_BYTES: usize = 16 * 1024;
 const MIN_BYTES_ALONE: usize = 32 * 1024;
 /// For so long after a message in the ordered mode another is expected, which waits in the same queue. If there was none, a
-/// reliable backlog has that to itself, but for what the control channel has to say; and at 1 % loss and 20 ms each way it is
-/// an eighth faster with twice as much (24 runs of each).
+/// reliable backlog has that to itself, but for what the control channel has to say; and at 1 % loss and 20 ms each way an
+/// eighth more of it passes in the first ten seconds, with twice as much (24 runs of each over real sockets).
 const SHARED: Duration = Duration::from_secs(10);
 
 /// How often it is looked whether SCTP has room, when it had none.
