@@ -1,4 +1,4 @@
-//! What a packet costs when there are many links: in a mesh of 16 the same code takes more than twice as long as in one of 4,
+//! What a packet costs when there are many links: in a mesh of 16 the same code takes about twice as long as in one of 4,
 //! as the memory that a link's turn looks at is not at hand any more.
 //!
 //! ```text
