@@ -138,6 +138,10 @@ impl Places {
         Places(self.0 & ((1 << bells) - 1))
     }
 
+    pub(crate) fn insert(&mut self, bell: usize) {
+        self.0 |= Places::only(bell).0;
+    }
+
     pub(crate) fn remove(&mut self, bell: usize) {
         self.0 &= !Places::only(bell).0;
     }

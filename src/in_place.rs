@@ -111,6 +111,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn no_wake_from_another_thread_is_lost() {
+        // Unbounded, as the sender must not wait for the receiver, or no wake would meet a poll.
         let (sender, mut receiver) = tokio::sync::mpsc::unbounded_channel();
         let sending = tokio::spawn(async move {
             for n in 0..100_000_u32 {

@@ -167,7 +167,8 @@ mod tests {
 
     use super::*;
 
-    /// A driver that counts what it is told, and ends or panics at 100.
+    /// A driver that counts what it is told, and ends or panics at 100. It is told a handful of things, so the queue has no
+    /// bound.
     fn counting(told: tokio::sync::mpsc::UnboundedReceiver<u32>) -> (Arc<AtomicU32>, Boxed) {
         let count = Arc::new(AtomicU32::new(0));
         let (counted, mut told) = (count.clone(), told);

@@ -104,13 +104,12 @@ async fn round_trip(at: Option<Instant>, connection: &PeerConnection) -> Option<
 
 /// Lets the driver and the channels follow each other, each as far as there is something to do for it.
 fn poll_next(
-    rarely: Pin<&mut impl Future<Output = Rare>>,
+    mut rarely: Pin<&mut impl Future<Output = Rare>>,
     driver: &mut Option<Taken>,
     channels: &mut Channels,
     bells: &mut Bells,
     cx: &mut Context<'_>,
 ) -> Poll<Next> {
-    let mut rarely = rarely;
     bells.attend(cx.waker());
     for _ in 0..TURNS {
         let rung = bells.take();

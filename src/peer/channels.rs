@@ -81,7 +81,7 @@ pub(crate) struct Channels {
     /// The channels that may have events: one that waits for its reader stays among them, and is looked at again when
     /// that has gone on.
     unread: Places,
-    /// Those with a message that waits for room, and those that are paced.
+    /// Those with a message that waits for room, and those that are paced: as they would say themselves, were they looked at.
     busy: Places,
     paced: Places,
     /// Packets may be sent.
@@ -377,13 +377,13 @@ impl Channels {
     fn to_send(&self) -> Places {
         let mut to_send = self.busy | self.paced;
         if !self.frames.is_empty() {
-            to_send = to_send | Places::only(CONTROL);
+            to_send.insert(CONTROL);
         }
         if self.sending {
             let queues = self.outbox.lock();
             for (channel, mode) in MODE_OF.into_iter().enumerate() {
                 if queues.waiting(mode) > 0 {
-                    to_send = to_send | Places::only(channel);
+                    to_send.insert(channel);
                 }
             }
         }
@@ -467,7 +467,7 @@ impl Channels {
                 }
                 return Poll::Pending;
             }
-            self.paced = self.paced | Places::only(channel);
+            self.paced.insert(channel);
             let (pace, gauge) = &mut self.paces[channel];
             std::task::ready!(pace.poll_room(!ready, gauge, cx));
             self.next_packet(MODE_OF[channel])
@@ -488,7 +488,7 @@ impl Channels {
         match self.channels[channel].poll_ready(cx) {
             Poll::Ready(sent) => Poll::Ready(sent),
             Poll::Pending => {
-                self.busy = self.busy | Places::only(channel);
+                self.busy.insert(channel);
                 Poll::Ready(Ok(()))
             }
         }
