@@ -1,9 +1,11 @@
-use std::task::Waker;
+use std::io::IoSliceMut;
+use std::task::{Context, Poll, Waker};
 
-use webrtc::runtime::TokioRuntime;
+use webrtc::runtime::{RecvMeta, TokioRuntime, Transmit};
 
 use super::super::clock::Remote;
 use super::super::handshake::APPLICATION_DATA;
+use super::socket::{INDICATION, is_channel_bind};
 use super::*;
 
 /// A socket from which there is always more to take, and with so much room.
