@@ -27,6 +27,7 @@ mod setup;
 mod signals;
 mod stun;
 mod timer;
+mod udp;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -64,7 +65,7 @@ use ice_server::Server;
 pub(crate) use negotiation::is_too_large;
 use negotiation::{Negotiation, library_error};
 use record::Record;
-use runtime::{ConnectionRuntime, Progress, Watched};
+use runtime::{ConnectionRuntime, Kind, Progress, Watched};
 use servers::ServerWatch;
 use setup::{Addresses, Handler, settings};
 use signals::SignalQueue;
@@ -271,10 +272,11 @@ impl PeerConnection {
         let progress = Arc::new(Progress::default());
         let condition = Condition::new(ConnectionState::New);
         let base = config.runtime.clone().unwrap_or_else(|| Arc::new(TokioRuntime));
-        // Virtual time begins anew with each simulation.
-        let beat = config.runtime.is_none();
+        let kind = if config.runtime.is_some() { Kind::Other } else { Kind::Tokio };
         #[cfg(feature = "sim")]
-        let beat = beat && addresses.attachment().is_none();
+        let kind = if addresses.attachment().is_some() { Kind::VirtualTokio } else { kind };
+        // Virtual time begins anew with each simulation.
+        let beat = kind == Kind::Tokio;
         #[cfg(feature = "sim")]
         let base = addresses.attachment().map_or(base, |attachment| attachment as Arc<dyn Runtime>);
         let shared = Arc::new(Shared {
@@ -314,13 +316,7 @@ impl PeerConnection {
             on_no_relay,
             on_heard,
         };
-        let runtime = Arc::new(ConnectionRuntime::new(
-            base,
-            config.runtime.is_none(),
-            shared.progress.clone(),
-            on_end,
-            watched,
-        ));
+        let runtime = ConnectionRuntime::new(base, kind, shared.progress.clone(), on_end, watched);
         let driven_by: Arc<dyn Runtime> = runtime.clone();
         #[cfg(feature = "sim")]
         let driven_by = match addresses.attachment() {

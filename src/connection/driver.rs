@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use futures::task::AtomicWaker;
 
@@ -23,12 +24,35 @@ type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 type End = Box<dyn Send>;
 
 thread_local! {
-    static DRIVES: Cell<bool> = const { Cell::new(false) };
+    static DRIVES: Cell<Option<Turn>> = const { Cell::new(None) };
+}
+
+/// What a driver does on this thread.
+#[derive(Debug, Clone, Copy, Default)]
+struct Turn {
+    /// What time it is for all of its turn, once it was told.
+    told: Option<Instant>,
 }
 
 /// Whether it is a driver that asks: the library's other tasks sleep by the same runtime, to limit what they wait for.
 pub(super) fn drives() -> bool {
-    DRIVES.get()
+    DRIVES.get().is_some()
+}
+
+/// The time that a driver is told: the same for all of its turn, which is short, as it asks up to four times. `None` if it is
+/// no driver that asks.
+pub(super) fn told(read: impl FnOnce() -> Instant) -> Option<Instant> {
+    let turn = DRIVES.get()?;
+    let told = turn.told.unwrap_or_else(read);
+    DRIVES.set(Some(Turn { told: Some(told) }));
+    Some(told)
+}
+
+/// A driver's turn is over.
+pub(super) fn end_turn() {
+    if drives() {
+        DRIVES.set(Some(Turn::default()));
+    }
 }
 
 /// The driver itself, which says so while it is polled.
@@ -42,13 +66,13 @@ impl Future for Driving {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        struct Was(bool);
+        struct Was(Option<Turn>);
         impl Drop for Was {
             fn drop(&mut self) {
                 DRIVES.set(self.0);
             }
         }
-        let _was = Was(DRIVES.replace(true));
+        let _was = Was(DRIVES.replace(Some(Turn::default())));
         self.driver.as_mut().poll(cx)
     }
 }

@@ -3,9 +3,9 @@
 //! ICE looks every 200 ms whether it is time to ask the remote, and asks once in a second. By a clock that runs ten times
 //! ahead that is a turn of the driver every 20 ms, a quarter of all in a game that sends 60 packets a second, and it can be
 //! [put off](super::clock). The driver tells only when the first of all that it waits for is due. But ICE counts from the
-//! instant of its last look, and the driver has that from its runtime, as the last but one of the instants that it was told
-//! in that turn: what is due 200 ms after it is the next look. An acknowledgement is due as long after a datagram, but after
-//! that the driver was told more than one instant until it looked.
+//! instant of its last look, and the driver has that from its runtime, which tells it one for each turn: what is due 200 ms
+//! after the turn in which the last look was due is the next. An acknowledgement is due as long after a datagram, but that came
+//! in another turn.
 
 use std::time::{Duration, Instant};
 
@@ -15,25 +15,25 @@ const EVERY: Duration = Duration::from_millis(200);
 /// By the connection's clock.
 #[derive(Debug, Default)]
 pub(super) struct Looks {
-    /// What the driver was told last, and before that.
+    /// What the driver was told last.
     last: Option<Instant>,
-    before: Option<Instant>,
     /// When the next look is due.
     due: Option<Instant>,
 }
 
 impl Looks {
-    /// The driver is told the time.
+    /// The driver is told the time of its turn.
     pub(super) fn read(&mut self, time: Instant) {
-        self.before = self.last.replace(time);
+        self.last = Some(time);
     }
 
     /// The driver sleeps for so long after it was told the time. Whether it is ICE that is due then.
     pub(super) fn is_due(&mut self, duration: Duration) -> bool {
-        let Some(until) = self.last.map(|last| last + duration) else { return false };
+        let Some(last) = self.last else { return false };
+        let until = last + duration;
         // What was due before has been done, in this turn.
         if self.due.is_none_or(|due| due < until) {
-            self.due = self.before.map(|look| look + EVERY);
+            self.due = Some(last + EVERY);
         }
         self.due == Some(until)
     }
@@ -73,14 +73,11 @@ mod tests {
     fn what_is_due_after_a_look_is_the_next_look_whatever_happens_meanwhile() {
         let mut driver = Driver::new();
         for _ in 0..3 {
-            let look = driver.read(MS(200));
-            driver.read(MS(0));
-            let next = look + EVERY;
+            let next = driver.read(MS(200)) + EVERY;
             assert!(driver.sleeps_until(next));
             for _ in 0..20 {
                 // A datagram, or something to send; and it sleeps again.
                 driver.read(MS(1));
-                driver.read(MS(0));
                 assert!(driver.sleeps_until(next));
             }
             // Something else is due before.
@@ -95,23 +92,12 @@ mod tests {
     fn an_acknowledgement_that_is_delayed_as_long_is_not_taken_for_a_look() {
         let mut driver = Driver::new();
         let look = driver.read(MS(200));
-        driver.read(MS(0));
         assert!(driver.sleeps_until(look + EVERY));
         let came = driver.read(MS(150));
-        driver.read(MS(0));
         assert!(driver.sleeps_until(look + EVERY), "the look is due before");
         let look = driver.read(MS(50));
-        driver.read(MS(0));
         assert!(!driver.sleeps_until(came + EVERY));
-        // It is late, and the datagram comes as ICE is due: it looks right after that.
         driver.read(MS(150));
-        driver.read(MS(0));
-        assert!(driver.sleeps_until(look + EVERY));
-        let came = driver.read(MS(60));
-        let look = driver.read(MS(0));
-        driver.read(MS(0));
-        assert!(!driver.sleeps_until(came + EVERY));
-        driver.read(MS(1));
         assert!(driver.sleeps_until(look + EVERY));
     }
 
@@ -119,15 +105,11 @@ mod tests {
     fn a_look_in_a_turn_of_something_else_is_found_too() {
         let mut driver = Driver::new();
         let look = driver.read(MS(200));
-        driver.read(MS(0));
         assert!(driver.sleeps_until(look + EVERY));
-        // An event, and ICE was due as well: it looks at once, and the driver goes on.
-        driver.read(MS(230));
-        let look = driver.read(MS(0));
-        driver.read(MS(0));
+        // An event, and ICE was due as well: it looks in that turn.
+        let look = driver.read(MS(230));
         assert!(!driver.sleeps_until(look + MS(100)), "a timer of something else");
         driver.read(MS(50));
-        driver.read(MS(0));
         assert!(driver.sleeps_until(look + EVERY));
     }
 

@@ -21,7 +21,9 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 
 use futures::task::AtomicWaker;
 use tokio::task::coop::unconstrained;
-use webrtc::runtime::{AsyncUdpSocket, Transmit};
+use webrtc::runtime::{AsyncUdpSocket as _, Transmit};
+
+use super::udp::UdpSocket;
 
 /// Datagrams from this length on are gathered. Shorter ones are alone in their turn mostly.
 const MIN_BYTES: usize = 512;
@@ -32,7 +34,7 @@ const MAX_RUN_BYTES: usize = 65_000;
 /// Goes to the socket, and knows who waits for it.
 #[derive(Debug)]
 pub(super) struct Outlet {
-    pub(super) socket: Arc<dyn AsyncUdpSocket>,
+    pub(super) socket: UdpSocket,
     waits: Arc<Waits>,
     run: Mutex<Run>,
     gathers: Arc<AtomicBool>,
@@ -79,7 +81,7 @@ impl Run {
 
 impl Outlet {
     /// Sets `gathers` when its turn is to be [ended](Outlet::end_turn).
-    pub(super) fn new(socket: Arc<dyn AsyncUdpSocket>, gathers: Arc<AtomicBool>) -> Outlet {
+    pub(super) fn new(socket: UdpSocket, gathers: Arc<AtomicBool>) -> Outlet {
         Outlet { socket, waits: Arc::default(), run: Mutex::default(), gathers }
     }
 
@@ -245,7 +247,7 @@ mod tests {
     use std::sync::atomic::AtomicUsize;
 
     use tokio::time::{Duration, timeout};
-    use webrtc::runtime::RecvMeta;
+    use webrtc::runtime::{AsyncUdpSocket, RecvMeta};
 
     use super::*;
 
@@ -265,7 +267,7 @@ mod tests {
     impl Outlet {
         /// One whose socket has no room.
         pub(in super::super) fn without_room() -> Outlet {
-            Outlet::new(Arc::new(Narrow::default()), Arc::default())
+            Outlet::new(UdpSocket::Other(Arc::new(Narrow::default())), Arc::default())
         }
     }
 
@@ -324,7 +326,7 @@ mod tests {
     impl Way {
         fn new(room: usize) -> Way {
             let socket = Arc::new(Narrow { room: room.into(), ..Narrow::default() });
-            let outlet = Some(Outlet::new(socket.clone(), Arc::default()));
+            let outlet = Some(Outlet::new(UdpSocket::Other(socket.clone()), Arc::default()));
             Way { to: socket.local_addr().unwrap(), socket, outlet }
         }
 
@@ -434,7 +436,7 @@ mod tests {
     #[tokio::test]
     async fn the_driver_that_waits_for_room_is_woken_whoever_has_asked_since() {
         let socket = Arc::new(Narrow::default());
-        let outlet = Arc::new(Outlet::new(socket.clone(), Arc::default()));
+        let outlet = Arc::new(Outlet::new(UdpSocket::Other(socket.clone()), Arc::default()));
         let to = socket.local_addr().unwrap();
         let driver = tokio::spawn({
             let outlet = outlet.clone();

@@ -72,11 +72,13 @@ pub(super) enum Next {
 }
 
 impl Rider {
-    /// A datagram of data is here.
-    pub(super) fn heard(&self, bytes: usize) {
-        if bytes > ACKNOWLEDGEMENT {
+    /// A datagram of data is here. Whether it may be something that is to be acknowledged.
+    pub(super) fn heard(&self, bytes: usize) -> bool {
+        let brings = bytes > ACKNOWLEDGEMENT;
+        if brings {
             self.heard.fetch_add(bytes, Ordering::Relaxed);
         }
+        brings
     }
 
     /// A datagram of data is about to leave. Whether it waits: it does if it is an acknowledgement, and a packet is to be

@@ -73,7 +73,7 @@ use webrtc::runtime::{AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpS
 
 use super::checks::CheckPace;
 use super::clock::Clock;
-use super::driver::{Driver, drives};
+use super::driver::{Driver, drives, end_turn, told};
 use super::handshake::CHANGE_CIPHER_SPEC;
 use super::ice_server::Host;
 use super::outlet::Outlet;
@@ -81,6 +81,7 @@ use super::record::Record;
 use super::rider::{Next, Rider};
 use super::servers::{NoRelay, ServerWatch};
 use super::timer::Timers;
+use super::udp::UdpSocket;
 use socket::Socket;
 
 /// The driver's longest sleep within [`HURRY_FOR`] of a datagram received, while the connection is being made.
@@ -132,10 +133,24 @@ const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0)
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A runtime for one connection.
+/// What a runtime is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tokio,
+    /// Tokio's tasks and timers, in virtual time, and sockets of a network in memory.
+    #[cfg(feature = "sim")]
+    VirtualTokio,
+    /// Somebody's own.
+    Other,
+}
+
+/// A runtime for one connection. First, what each turn looks at.
+#[repr(C)]
 pub(super) struct ConnectionRuntime {
     base: Arc<dyn Runtime>,
     timers: Timers,
+    me: Weak<ConnectionRuntime>,
+    kind: Kind,
     driver: Arc<Driver>,
     progress: Arc<Progress>,
     on_end: OnEnd,
@@ -279,6 +294,11 @@ impl Progress {
         if !self.nudged.swap(true, Ordering::AcqRel) {
             self.receiver.wake();
         }
+    }
+
+    /// Whether a datagram that means nothing is to be received.
+    fn takes_nudge(&self) -> bool {
+        self.nudged.load(Ordering::Acquire) && self.nudged.swap(false, Ordering::AcqRel)
     }
 
     /// What leaves now is not to be lost.
@@ -427,14 +447,16 @@ impl Progress {
 impl ConnectionRuntime {
     pub(super) fn new(
         base: Arc<dyn Runtime>,
-        is_tokio: bool,
+        kind: Kind,
         progress: Arc<Progress>,
         on_end: OnEnd,
         watched: Watched,
-    ) -> ConnectionRuntime {
+    ) -> Arc<ConnectionRuntime> {
         let names: Boxed<'static, _> = Box::pin(resolve_all(base.clone(), watched.clone()));
-        ConnectionRuntime {
-            timers: Timers::new(base.clone(), is_tokio),
+        Arc::new_cyclic(|me| ConnectionRuntime {
+            timers: Timers::new(base.clone(), kind != Kind::Other),
+            me: me.clone(),
+            kind,
             driver: Arc::default(),
             base,
             progress,
@@ -445,7 +467,7 @@ impl ConnectionRuntime {
             driver_spawned: AtomicBool::new(false),
             outlets: Mutex::default(),
             gathers: Arc::default(),
-        }
+        })
     }
 
     /// The driver, once it is spawned.
@@ -476,7 +498,10 @@ impl Runtime for ConnectionRuntime {
         let _ = kernel.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
         let _ = kernel.set_send_buffer_size(SOCKET_BUFFER_BYTES);
         let (granted, bound) = (granted_bytes(&kernel), socket.local_addr()?);
-        let base = self.base.wrap_udp_socket(socket)?;
+        let base = match self.kind {
+            Kind::Tokio => UdpSocket::of_tokio(socket)?,
+            _ => UdpSocket::Other(self.base.wrap_udp_socket(socket)?),
+        };
         // In a simulation it is not the one that was bound.
         let local = base.local_addr()?;
         if let Some(granted) = granted.filter(|_| local == bound) {
@@ -523,7 +548,8 @@ impl Runtime for ConnectionRuntime {
     }
 
     fn now(&self) -> Instant {
-        self.watched.clock.read(self.base.now(), drives())
+        let read = |drives| self.watched.clock.read(self.base.now(), drives);
+        told(|| read(true)).unwrap_or_else(|| read(false))
     }
 
     fn sleep(&self, duration: Duration) -> Boxed<'static, ()> {
@@ -531,8 +557,9 @@ impl Runtime for ConnectionRuntime {
         if !drives() {
             return self.base.sleep(duration);
         }
+        end_turn();
         self.progress.begin_turn();
-        let mut gathered = self.end_turn();
+        let mut gathered = self.send_gathered();
         if self.progress.turns_again() {
             let (progress, others) = (self.progress.clone(), self.base.yield_now());
             return Box::pin(async move {
@@ -558,10 +585,14 @@ impl Runtime for ConnectionRuntime {
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);
         }
-        let mut sleep = self.timers.sleep(now, self.hurried(turn.sleep));
+        let sleep = match self.me.upgrade() {
+            Some(me) => Timers::sleep(me, now, self.hurried(turn.sleep)),
+            None => return self.base.sleep(turn.sleep),
+        };
         if gathered.is_empty() {
-            return sleep;
+            return Box::pin(sleep);
         }
+        let mut sleep = Box::pin(sleep);
         Box::pin(poll_fn(move |cx| {
             gathered.retain(|outlet| {
                 outlet.upgrade().is_some_and(|outlet| outlet.poll_end_turn(cx).is_pending())
@@ -584,6 +615,12 @@ impl Runtime for ConnectionRuntime {
 
     fn name(&self) -> &'static str {
         self.base.name()
+    }
+}
+
+impl AsRef<Timers> for ConnectionRuntime {
+    fn as_ref(&self) -> &Timers {
+        &self.timers
     }
 }
 
@@ -628,7 +665,7 @@ impl Drop for End {
 impl ConnectionRuntime {
     /// What was gathered leaves; those remain whose socket has no room for it. Weak, as a restart of ICE binds the ports
     /// anew.
-    fn end_turn(&self) -> Vec<Weak<Outlet>> {
+    fn send_gathered(&self) -> Vec<Weak<Outlet>> {
         if !self.gathers.swap(false, Ordering::Relaxed) {
             return Vec::new();
         }

@@ -110,8 +110,7 @@ async fn drives<F: Future<Output = ()> + Send + 'static>(
         on_no_relay: Arc::new(|_| {}),
         on_heard: Arc::new(|_| {}),
     };
-    let runtime = ConnectionRuntime::new(base, false, Arc::default(), Arc::new(|| {}), watched);
-    let runtime = Arc::new(runtime);
+    let runtime = ConnectionRuntime::new(base, Kind::Other, Arc::default(), Arc::new(|| {}), watched);
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let socket = runtime.wrap_udp_socket(socket).unwrap();
     let acts = act(runtime.clone(), socket, endless);

@@ -16,13 +16,18 @@ use webrtc::runtime::Runtime;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where the timer is between two sleeps.
-pub(super) struct Timers(Arc<Shared>);
-
-struct Shared {
-    kept: Mutex<Option<Timer>>,
+/// The timer, between two sleeps and in one.
+pub(super) struct Timers {
+    kept: Mutex<Kept>,
     base: Arc<dyn Runtime>,
     is_tokio: bool,
+}
+
+#[derive(Default)]
+struct Kept {
+    /// A sleep is under way that has it.
+    is_taken: bool,
+    timer: Option<Timer>,
 }
 
 struct Timer {
@@ -44,30 +49,30 @@ impl Timer {
     }
 }
 
-/// A sleep. If two are under way at once, each has a timer.
-struct Sleep {
+/// A sleep. One that begins while another is under way has a timer of its own.
+pub(super) struct Sleep<K: AsRef<Timers>> {
     until: Instant,
-    timer: Option<Timer>,
-    timers: Arc<Shared>,
+    /// How long, if it was not polled yet.
+    duration: Option<Duration>,
+    has_kept: bool,
+    own: Option<Timer>,
+    keeper: Arc<K>,
 }
 
 impl Timers {
     /// `is_tokio` says that the runtime sleeps as tokio does: then a timer can be set anew.
     pub(super) fn new(base: Arc<dyn Runtime>, is_tokio: bool) -> Timers {
-        Timers(Arc::new(Shared { kept: Mutex::default(), base, is_tokio }))
+        Timers { kept: Mutex::default(), base, is_tokio }
     }
 
-    /// Sleeps for so long from `now` on.
-    pub(super) fn sleep(&self, now: Instant, duration: Duration) -> Boxed {
-        let timer = self.0.kept().take();
-        Box::pin(Sleep { until: now + duration, timer, timers: self.0.clone() })
+    /// Sleeps for so long from `now` on, if it is polled at once, by the keeper's timer.
+    pub(super) fn sleep<K: AsRef<Timers>>(keeper: Arc<K>, now: Instant, duration: Duration) -> Sleep<K> {
+        let has_kept = !std::mem::replace(&mut (*keeper).as_ref().kept().is_taken, true);
+        Sleep { until: now + duration, duration: Some(duration), has_kept, own: None, keeper }
     }
-}
 
-impl Shared {
-    /// Sets the timer anew, or makes one.
-    fn set(&self, timer: &mut Option<Timer>, until: Instant) {
-        let left = until.saturating_duration_since(self.base.now());
+    /// Sets the timer anew, or makes one, for what is left.
+    fn set(&self, timer: &mut Option<Timer>, until: Instant, left: Duration) {
         *timer = Some(match timer.take() {
             Some(Timer { sleep: Kind::Tokio(mut sleep), .. }) => {
                 sleep.as_mut().reset(tokio::time::Instant::now() + left);
@@ -78,40 +83,46 @@ impl Shared {
         });
     }
 
-    fn kept(&self) -> MutexGuard<'_, Option<Timer>> {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Future for Sleep {
+impl<K: AsRef<Timers>> Future for Sleep<K> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
+        let Sleep { until, duration, has_kept, own, keeper } = &mut *self;
+        let timers = (**keeper).as_ref();
+        let mut kept = timers.kept();
+        let timer = if *has_kept { &mut kept.timer } else { own };
+        let mut at_once = duration.take();
+        let mut set = |timer: &mut Option<Timer>| {
+            let left = at_once.take().unwrap_or_else(|| until.saturating_duration_since(timers.base.now()));
+            timers.set(timer, *until, left);
+        };
         loop {
-            match &mut this.timer {
-                Some(Timer { at, sleep: Kind::Tokio(_) }) if *at < this.until => {
-                    this.timers.set(&mut this.timer, this.until);
-                }
-                Some(timer) if timer.at <= this.until => {
-                    std::task::ready!(timer.poll(cx));
-                    if timer.at >= this.until {
+            match timer {
+                Some(Timer { at, sleep: Kind::Tokio(_) }) if *at < *until => set(timer),
+                Some(known) if known.at <= *until => {
+                    std::task::ready!(known.poll(cx));
+                    if known.at >= *until {
                         // Tokio's can be set anew; others are over.
-                        this.timer = this.timer.take().filter(|timer| matches!(timer.sleep, Kind::Tokio(_)));
+                        timer.take_if(|timer| matches!(timer.sleep, Kind::Other(_)));
                         return Poll::Ready(());
                     }
-                    this.timers.set(&mut this.timer, this.until);
+                    set(timer);
                 }
-                timer => this.timers.set(timer, this.until),
+                _ => set(timer),
             }
         }
     }
 }
 
-impl Drop for Sleep {
+impl<K: AsRef<Timers>> Drop for Sleep<K> {
     fn drop(&mut self) {
-        if let Some(timer) = self.timer.take() {
-            *self.timers.kept() = Some(timer);
+        if self.has_kept {
+            (*self.keeper).as_ref().kept().is_taken = false;
         }
     }
 }
@@ -130,10 +141,16 @@ mod tests {
 
     use super::*;
 
+    impl AsRef<Timers> for Timers {
+        fn as_ref(&self) -> &Timers {
+            self
+        }
+    }
+
     const S: fn(u64) -> Duration = Duration::from_secs;
 
-    fn sleep(timers: &Timers, duration: Duration) -> Boxed {
-        timers.sleep(timers.0.base.now(), duration)
+    fn sleep(timers: &Arc<Timers>, duration: Duration) -> Pin<Box<Sleep<Timers>>> {
+        Box::pin(Timers::sleep(timers.clone(), timers.base.now(), duration))
     }
 
     /// A runtime at tokio's virtual time, which counts its sleeps.
@@ -202,7 +219,7 @@ mod tests {
     async fn an_earlier_timer_is_left_as_it_is_and_no_sleep_ends_early_or_late() {
         let made = Arc::new(AtomicUsize::new(0));
         let base = Arc::new(Virtual { sleeps: made.clone() });
-        let timers = Timers::new(base.clone(), false);
+        let timers = Arc::new(Timers::new(base.clone(), false));
         let made = || made.load(Ordering::Relaxed);
         for second in 1..=10 {
             assert!(poll!(sleep(&timers, S(10 + second))).is_pending());
@@ -227,7 +244,7 @@ mod tests {
                 self.0.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let timers = Timers::new(Arc::new(Virtual::default()), true);
+        let timers = Arc::new(Timers::new(Arc::new(Virtual::default()), true));
         let task = Arc::new(Task::default());
         let waker = Waker::from(task.clone());
         let mut cx = Context::from_waker(&waker);
@@ -245,7 +262,7 @@ mod tests {
     async fn each_of_two_at_once_and_each_of_many_in_a_row_ends_in_time() {
         for is_tokio in [false, true] {
             let base = Arc::new(Virtual::default());
-            let timers = Timers::new(base.clone(), is_tokio);
+            let timers = Arc::new(Timers::new(base.clone(), is_tokio));
             let slept = async |seconds| {
                 let begun = base.now();
                 sleep(&timers, S(seconds)).await;

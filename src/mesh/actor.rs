@@ -228,7 +228,11 @@ impl Supervisor {
         let (task, handle) =
             Task::new(life, first, limits, self.bounds, lane.clone(), self.report_to.clone());
         let span = tracing::info_span!(parent: &self.shared.span, "peer", %peer);
-        self.peers.spawn(life, task.run().instrument(span));
+        // A span that nobody follows would be looked at in each turn.
+        match span.is_disabled() {
+            true => self.peers.spawn(life, task.run()),
+            false => self.peers.spawn(life, task.run().instrument(span)),
+        }
         let entry = Entry {
             life,
             connection: Mutex::new(connection),

@@ -96,18 +96,23 @@ impl AsyncUdpSocket for Socket {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        // Within a turn it only looks for more, and is not to be woken for it.
-        if self.progress.taken() == 0 {
-            self.progress.receiver.register(cx.waker());
-        }
-        if self.progress.nudged.swap(false, Ordering::AcqRel) {
+        let begins = self.progress.taken() == 0;
+        // The driver polls again in its next turn.
+        let is_enough = !begins && (self.base.socket.is_drained() || self.progress.taken() >= MAX_TURN_BYTES);
+        if self.progress.takes_nudge() {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
         }
-        if self.progress.taken() >= MAX_TURN_BYTES {
-            // The driver polls again in its next turn.
+        if is_enough {
             return Poll::Pending;
         }
         let received = self.base.socket.poll_recv(cx, bufs, meta);
+        // Within a turn it only looks for more, and is not to be woken for it.
+        if received.is_pending() && begins {
+            self.progress.receiver.register(cx.waker());
+            if self.progress.takes_nudge() {
+                return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
+            }
+        }
         if let Poll::Ready(Ok(count)) = received {
             self.progress.takes(meta.iter().take(count).map(|meta| meta.len).sum());
             let Watched { record, servers, .. } = &self.watched;
@@ -223,8 +228,7 @@ impl Socket {
         let clock = &self.watched.clock;
         match content {
             Content::Data(record) => {
-                clock.heard_data();
-                self.progress.rider.heard(record.len());
+                clock.heard_data(self.progress.rider.heard(record.len()));
                 self.progress.hears_data(|| self.runtime.now());
             }
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),

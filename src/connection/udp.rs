@@ -1,0 +1,81 @@
+//! The UDP socket below a connection: on Linux one of our own, elsewhere the runtime's.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod linux;
+
+pub(super) enum UdpSocket {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    Linux(linux::UdpSocket),
+    Other(Arc<dyn AsyncUdpSocket>),
+}
+
+impl UdpSocket {
+    /// One of tokio's, where the task runs that calls.
+    pub(super) fn of_tokio(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        return Ok(UdpSocket::Linux(linux::UdpSocket::new(socket)?));
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        return Ok(UdpSocket::Other(webrtc::runtime::Runtime::wrap_udp_socket(
+            &webrtc::runtime::TokioRuntime,
+            socket,
+        )?));
+    }
+
+    /// What was received last is known to be all that there was.
+    pub(super) fn is_drained(&self) -> bool {
+        match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            UdpSocket::Linux(socket) => socket.is_drained(),
+            UdpSocket::Other(_) => false,
+        }
+    }
+
+    fn any(&self) -> &dyn AsyncUdpSocket {
+        match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            UdpSocket::Linux(socket) => socket,
+            UdpSocket::Other(socket) => &**socket,
+        }
+    }
+}
+
+impl fmt::Debug for UdpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.any().fmt(f)
+    }
+}
+
+impl AsyncUdpSocket for UdpSocket {
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.any().local_addr()
+    }
+
+    fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
+        self.any().poll_send(cx, transmit)
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.any().poll_recv(cx, bufs, meta)
+    }
+
+    fn max_gso_segments(&self) -> usize {
+        self.any().max_gso_segments()
+    }
+
+    fn max_gro_segments(&self) -> usize {
+        self.any().max_gro_segments()
+    }
+}
