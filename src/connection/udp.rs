@@ -11,6 +11,7 @@ use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 
+#[allow(clippy::large_enum_variant, reason = "where there is the large one, most are")]
 pub(super) enum UdpSocket {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Linux(linux::UdpSocket),
