@@ -15,7 +15,7 @@ use std::future::{Future as _, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
@@ -23,6 +23,7 @@ use futures::task::AtomicWaker;
 use tokio::task::coop::unconstrained;
 use webrtc::runtime::{AsyncUdpSocket as _, Transmit};
 
+use super::runtime::Progress;
 use super::udp::UdpSocket;
 
 /// Datagrams from this length on are gathered. Shorter ones are alone in their turn mostly.
@@ -31,13 +32,14 @@ const MIN_BYTES: usize = 512;
 const MAX_DATAGRAMS: usize = 64;
 const MAX_RUN_BYTES: usize = 65_000;
 
-/// Goes to the socket, and knows who waits for it.
+/// Goes to the socket, and knows who waits for it. First, what each turn looks at.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Outlet {
     pub(super) socket: UdpSocket,
-    waits: Arc<Waits>,
     run: Mutex<Run>,
-    gathers: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+    waits: Arc<Waits>,
 }
 
 #[derive(Debug, Default)]
@@ -80,15 +82,15 @@ impl Run {
 }
 
 impl Outlet {
-    /// Sets `gathers` when its turn is to be [ended](Outlet::end_turn).
-    pub(super) fn new(socket: UdpSocket, gathers: Arc<AtomicBool>) -> Outlet {
-        Outlet { socket, waits: Arc::default(), run: Mutex::default(), gathers }
+    /// Tells `progress` when its turn is to be [ended](Outlet::end_turn).
+    pub(super) fn new(socket: UdpSocket, progress: Arc<Progress>) -> Outlet {
+        Outlet { socket, waits: Arc::default(), run: Mutex::default(), progress }
     }
 
     /// Sends, now or at the end of the turn; or wakes the driver when there is room.
     pub(super) fn poll_send(&self, cx: &mut Context<'_>, transmit: &Transmit<'_>) -> Poll<io::Result<usize>> {
         let is_long = transmit.contents.len() >= MIN_BYTES;
-        if !is_long && !self.gathers.load(Ordering::Relaxed) {
+        if !is_long && !self.progress.gathers.load(Ordering::Relaxed) {
             return self.poll_socket(cx, transmit);
         }
         let mut run = self.lock();
@@ -107,7 +109,7 @@ impl Outlet {
         let sent = ready!(self.poll_socket(cx, transmit));
         if is_long && most > 1 && is_plain(transmit) {
             run.like = Some((transmit.contents.len(), transmit.destination));
-            self.gathers.store(true, Ordering::Relaxed);
+            self.progress.gathers.store(true, Ordering::Relaxed);
         }
         Poll::Ready(sent)
     }
@@ -146,7 +148,7 @@ impl Outlet {
         }
         if takes_both && size >= MIN_BYTES {
             run.like = Some((size, to));
-            self.gathers.store(true, Ordering::Relaxed);
+            self.progress.gathers.store(true, Ordering::Relaxed);
         }
         Poll::Ready(Ok(size))
     }
@@ -244,7 +246,7 @@ mod tests {
     use std::future::poll_fn;
     use std::io::IoSliceMut;
     use std::net::Ipv4Addr;
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     use tokio::time::{Duration, timeout};
     use webrtc::runtime::{AsyncUdpSocket, RecvMeta};

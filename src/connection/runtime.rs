@@ -159,8 +159,6 @@ pub(super) struct ConnectionRuntime {
     sockets: AtomicUsize,
     driver_spawned: AtomicBool,
     outlets: Mutex<Vec<Weak<Outlet>>>,
-    /// One of them gathers datagrams.
-    gathers: Arc<AtomicBool>,
 }
 
 /// What follows the datagrams: what ICE tries, what becomes of the ICE servers, the clock; and who is told.
@@ -195,7 +193,7 @@ struct Recovery {
 /// What the runtime and the connection tell each other. What is looked at in each turn comes first and in this order, so that
 /// it takes few lines of the cache: in a mesh of many links none of them are at hand.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Progress {
     /// A datagram that means nothing is to be received, and the socket that is waiting for one.
     receiver: AtomicWaker,
@@ -220,6 +218,8 @@ pub(super) struct Progress {
     resuming: AtomicU8,
     /// There was such a silence within [`RECOVERY`].
     recovers: AtomicBool,
+    /// A socket gathers datagrams, which leave at the end of the turn.
+    pub(super) gathers: AtomicBool,
     /// How many bytes of datagrams the smallest socket holds; 0 if that is not known.
     socket_bytes: AtomicU32,
     /// How many bytes of datagrams the driver has taken in this turn.
@@ -281,8 +281,9 @@ impl Progress {
         self.taken.store(0, Ordering::Relaxed);
     }
 
+    /// Called by the driver alone.
     fn takes(&self, bytes: usize) {
-        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.taken.store(self.taken() + bytes, Ordering::Relaxed);
     }
 
     fn taken(&self) -> usize {
@@ -466,7 +467,6 @@ impl ConnectionRuntime {
             sockets: AtomicUsize::new(0),
             driver_spawned: AtomicBool::new(false),
             outlets: Mutex::default(),
-            gathers: Arc::default(),
         })
     }
 
@@ -509,7 +509,7 @@ impl Runtime for ConnectionRuntime {
         }
         self.watched.servers.bound(local);
         self.watched.record.bound(local);
-        let outlet = Arc::new(Outlet::new(base, self.gathers.clone()));
+        let outlet = Arc::new(Outlet::new(base, self.progress.clone()));
         let mut outlets = lock(&self.outlets);
         outlets.retain(|outlet| outlet.strong_count() > 0);
         outlets.push(Arc::downgrade(&outlet));
@@ -666,13 +666,15 @@ impl ConnectionRuntime {
     /// What was gathered leaves; those remain whose socket has no room for it. Weak, as a restart of ICE binds the ports
     /// anew.
     fn send_gathered(&self) -> Vec<Weak<Outlet>> {
-        if !self.gathers.swap(false, Ordering::Relaxed) {
+        let gathers = &self.progress.gathers;
+        if !gathers.load(Ordering::Relaxed) {
             return Vec::new();
         }
+        gathers.store(false, Ordering::Relaxed);
         let mut remain = lock(&self.outlets).clone();
         remain.retain(|outlet| outlet.upgrade().is_some_and(|outlet| outlet.end_turn().is_pending()));
         if !remain.is_empty() {
-            self.gathers.store(true, Ordering::Relaxed);
+            gathers.store(true, Ordering::Relaxed);
         }
         remain
     }

@@ -11,7 +11,9 @@ use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod linux;
 
+/// First, which one it is, and then what each turn looks at.
 #[allow(clippy::large_enum_variant, reason = "where there is the large one, most are")]
+#[repr(u8)]
 pub(super) enum UdpSocket {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Linux(linux::UdpSocket),

@@ -115,22 +115,23 @@ struct Place {
     arrival: u64,
 }
 
-/// The end of the inbox that one life of a peer fills.
+/// The end of the inbox that one life of a peer fills. First, what each packet looks at.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Lane {
     life: Life,
     inbox: Arc<Inbox>,
-    unreliable_bound: usize,
-    /// Wakes the peer's task.
-    waker: AtomicWaker,
-    /// Packets that were shed, as they were not read, by mode.
-    shed: [AtomicU64; 3],
     /// What the task asks for when it is woken for it, without the lock: the cost of all reliable packets that were read,
     /// and of those when it was told last.
     read: AtomicU64,
     told: AtomicU64,
+    /// Wakes the peer's task.
+    waker: AtomicWaker,
     /// Unreliable packets are shed here: the reader does not keep up.
     shedding: AtomicBool,
+    unreliable_bound: usize,
+    /// Packets that were shed, as they were not read, by mode.
+    shed: [AtomicU64; 3],
 }
 
 /// The peer's task learns of what was read in steps of this many bytes: a fraction of the smallest window.
