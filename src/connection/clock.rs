@@ -48,8 +48,6 @@ const SLACK: Duration = Duration::from_millis(20);
 const NEAR_SLACK: Duration = Duration::from_millis(100);
 /// Others acknowledge after up to 200 ms (RFC 9260 section 6.2), by their own clocks.
 const DELAYED_ACK: Duration = Duration::from_millis(250);
-/// The library acknowledges a lone packet after a fifth of [`RTO_MIN`].
-const ACK_SHARE: u32 = 5;
 
 /// So much, that three packets and more follow most that are lost; then SCTP has so many times as long, for
 /// [so long](State::answer_time) since data came last. With 2 bulk on a path of uneven delay is slower by 6 %, with 8 that
@@ -139,10 +137,9 @@ pub(super) struct Verdict {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Clock {
-    /// Since the driver's last turn, data has gone or come; has come; and was something to acknowledge.
+    /// Since the driver's last turn, data has gone or come; and has come.
     traffic: AtomicBool,
     heard: AtomicBool,
-    brought: AtomicBool,
     state: Mutex<State>,
     time: Arc<dyn Runtime>,
 }
@@ -186,8 +183,6 @@ struct State {
     backlog: bool,
     /// Data has come since it was looked what it holds.
     heard_data: bool,
-    /// When something came last that is to be acknowledged.
-    brought: Option<Instant>,
     answered: Option<Instant>,
     /// Since when it answers, without a pause of [`NO_ANSWER`].
     answers: Option<Instant>,
@@ -238,8 +233,7 @@ impl Clock {
         let now = time.now();
         let beat = beat.then(|| *FIRST.get_or_init(|| now));
         let state = Mutex::new(State { beat, ..State::new(now) });
-        let [traffic, heard, brought] = std::array::from_fn(|_| AtomicBool::new(false));
-        Clock { time, state, traffic, heard, brought }
+        Clock { time, state, traffic: AtomicBool::new(false), heard: AtomicBool::new(false) }
     }
 
     /// The true time.
@@ -264,13 +258,10 @@ impl Clock {
         self.traffic.store(true, Ordering::Relaxed);
     }
 
-    /// Data has come, the same. It `brings` something that is to be acknowledged, unless it is known not to.
-    pub(super) fn heard_data(&self, brings: bool) {
+    /// Data has come, the same.
+    pub(super) fn heard_data(&self) {
         self.traffic.store(true, Ordering::Relaxed);
         self.heard.store(true, Ordering::Relaxed);
-        if brings {
-            self.brought.store(true, Ordering::Relaxed);
-        }
     }
 
     /// The driver's turn is over, and it wants to sleep until the clock has gone on by `duration`.
@@ -289,9 +280,6 @@ impl Clock {
                 }
             });
         }
-        if self.brought.swap(false, Ordering::Relaxed) {
-            state.brought = Some(now);
-        }
         let resumes = state.becomes_stuck(now) | std::mem::take(&mut state.resumes);
         let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
         let silent = silence.is_zero();
@@ -309,10 +297,8 @@ impl Clock {
         }
         let rests =
             state.rests_until(now).map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        let sleep = state.true_time_of(duration, now);
-        let puts_off =
-            if state.looks.is_due(duration) { state.puts_off(now, now + sleep) } else { Duration::ZERO };
-        let sleep = (sleep + puts_off).max(rests);
+        let puts_off = if state.looks.is_due(duration) { state.puts_off(now) } else { Duration::ZERO };
+        let sleep = (state.true_time_of(duration, now) + puts_off).max(rests);
         Turn { sleep: if silent { sleep } else { sleep.min(silence) }, silent, resumes }
     }
 
@@ -468,7 +454,6 @@ impl State {
             headway: false,
             backlog: false,
             heard_data: false,
-            brought: None,
             answered: None,
             answers: None,
             remote: None,
@@ -582,18 +567,11 @@ impl State {
         self.round_trip.map_or(RTO_MIN, |round_trip| round_trip * 5 / 4 + slack(round_trip) + delay)
     }
 
-    /// How much later than it is `due` ICE may look, in true time. What else there is to do by then the driver does not tell:
-    /// a packet may have to be sent again, which may be later by a fifth; or one is to be acknowledged, by then or a
-    /// [little](spares) later, as the remote waits for it.
-    fn puts_off(&self, now: Instant, due: Instant) -> Duration {
+    /// How much later than it is due ICE may look, in true time: so little that a packet that is sent again then, as the
+    /// driver does not tell when that is due, is not much later for it.
+    fn puts_off(&self, now: Instant) -> Duration {
         let is_fast = self.gain > 0 && now < self.fast_until;
-        let Some(round_trip) = self.round_trip.filter(|_| is_fast) else { return Duration::ZERO };
-        let (fifth, little) = (self.answer_time() / ACK_SHARE, spares(round_trip));
-        let acknowledged = self.brought.map(|brought| brought + fifth);
-        match acknowledged.filter(|acknowledged| *acknowledged > now) {
-            Some(acknowledged) => (acknowledged + little).saturating_duration_since(due).clamp(little, fifth),
-            None => fifth,
-        }
+        self.round_trip.filter(|_| is_fast).map_or(Duration::ZERO, spares)
     }
 
     /// Until when there is nothing to do but for what comes from outside: nothing was said for a while, nothing waits, and

@@ -39,8 +39,8 @@ pub(super) fn drives() -> bool {
     DRIVES.get().is_some()
 }
 
-/// The time that a driver is told: the same for all of its turn, which is short, as it asks up to four times. `None` if it is
-/// no driver that asks.
+/// The time that a driver is told: the same for all of its turn, which is short, as it asks up to four times; anew if it waits
+/// in between. `None` if it is no driver that asks.
 pub(super) fn told(read: impl FnOnce() -> Instant) -> Option<Instant> {
     let turn = DRIVES.get()?;
     let told = turn.told.unwrap_or_else(read);

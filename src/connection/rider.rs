@@ -72,13 +72,11 @@ pub(super) enum Next {
 }
 
 impl Rider {
-    /// A datagram of data is here. Whether it may be something that is to be acknowledged.
-    pub(super) fn heard(&self, bytes: usize) -> bool {
-        let brings = bytes > ACKNOWLEDGEMENT;
-        if brings {
+    /// A datagram of data is here.
+    pub(super) fn heard(&self, bytes: usize) {
+        if bytes > ACKNOWLEDGEMENT {
             self.heard.fetch_add(bytes, Ordering::Relaxed);
         }
-        brings
     }
 
     /// A datagram of data is about to leave. Whether it waits: it does if it is an acknowledgement, and a packet is to be

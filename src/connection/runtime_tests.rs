@@ -103,6 +103,15 @@ async fn drives<F: Future<Output = ()> + Send + 'static>(
 ) {
     let endless = Arc::new(Endless::default());
     let base: Arc<dyn Runtime> = Arc::new(Base(endless.clone()));
+    drives_on(base, Kind::Other, |runtime, socket| act(runtime, socket, endless)).await;
+}
+
+/// The same, on this one.
+async fn drives_on<F: Future<Output = ()> + Send + 'static>(
+    base: Arc<dyn Runtime>,
+    kind: Kind,
+    act: impl FnOnce(Arc<ConnectionRuntime>, Arc<dyn AsyncUdpSocket>) -> F,
+) {
     let watched = Watched {
         record: Arc::new(Record::new(false)),
         servers: Arc::new(ServerWatch::new(Vec::new(), false, false)),
@@ -110,11 +119,58 @@ async fn drives<F: Future<Output = ()> + Send + 'static>(
         on_no_relay: Arc::new(|_| {}),
         on_heard: Arc::new(|_| {}),
     };
-    let runtime = ConnectionRuntime::new(base, Kind::Other, Arc::default(), Arc::new(|| {}), watched);
+    let runtime = ConnectionRuntime::new(base, kind, Arc::default(), Arc::new(|| {}), watched);
     let socket = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let socket = runtime.wrap_udp_socket(socket).unwrap();
-    let acts = act(runtime.clone(), socket, endless);
+    let acts = act(runtime.clone(), socket);
     runtime.driver().spawned(Box::pin(acts), Box::new(())).await;
+}
+
+#[tokio::test]
+async fn the_driver_is_told_one_time_for_each_turn() {
+    drives(|runtime, _, _| async move {
+        let later = |than: Instant| while Instant::now() <= than {};
+        let told = runtime.now();
+        later(Instant::now());
+        assert_eq!(runtime.now(), told);
+        drop(runtime.sleep(Duration::from_secs(1)));
+        later(Instant::now());
+        let next = runtime.now();
+        assert!(next > told, "another turn");
+        later(Instant::now());
+        tokio::task::yield_now().await;
+        assert!(runtime.now() > next, "it has waited");
+    })
+    .await;
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[tokio::test]
+async fn what_comes_after_all_was_received_is_for_the_next_turn() {
+    let base: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+    drives_on(base, Kind::Tokio, |runtime, socket| async move {
+        let there = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let mut buf = vec![0; 64 * 1024];
+        let mut receive = async |wait: bool| {
+            let mut meta = [RecvMeta::default()];
+            let received = poll_fn(|cx| {
+                let received = socket.poll_recv(cx, &mut [IoSliceMut::new(&mut buf)], &mut meta);
+                if wait { received.map(|_| true) } else { Poll::Ready(received.is_ready()) }
+            });
+            tokio::time::timeout(Duration::from_secs(5), received).await.unwrap()
+        };
+        let to = socket.local_addr().unwrap();
+        for _ in 0..3 {
+            there.send_to(&[APPLICATION_DATA; 100], to).unwrap();
+            drop(runtime.sleep(Duration::from_secs(1)));
+            assert!(receive(true).await);
+            there.send_to(&[APPLICATION_DATA; 100], to).unwrap();
+            assert!(!receive(false).await, "it was all that there was");
+            drop(runtime.sleep(Duration::from_secs(1)));
+            assert!(receive(true).await);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The UDP socket below a connection: on Linux one of our own, elsewhere the runtime's.
+//! The UDP socket below a connection: on Linux, with tokio and a real network, one of our own, else the runtime's.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -21,7 +21,7 @@ pub(super) enum UdpSocket {
 }
 
 impl UdpSocket {
-    /// One of tokio's, where the task runs that calls.
+    /// Registers with the tokio runtime of the task that calls.
     pub(super) fn of_tokio(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
         #[cfg(any(target_os = "linux", target_os = "android"))]
         return Ok(UdpSocket::Linux(linux::UdpSocket::new(socket)?));

@@ -97,7 +97,7 @@ impl AsyncUdpSocket for Socket {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let begins = self.progress.taken() == 0;
-        // The driver polls again in its next turn.
+        // For its next turn, which follows, the driver has made the receive anew, and polls that.
         let is_enough = !begins && (self.base.socket.is_drained() || self.progress.taken() >= MAX_TURN_BYTES);
         if self.progress.takes_nudge() {
             return Poll::Ready(Ok(self.receive_nothing(bufs, meta)));
@@ -106,7 +106,7 @@ impl AsyncUdpSocket for Socket {
             return Poll::Pending;
         }
         let received = self.base.socket.poll_recv(cx, bufs, meta);
-        // Within a turn it only looks for more, and is not to be woken for it.
+        // Within a turn it only looks for more, and need not be woken for it.
         if received.is_pending() && begins {
             self.progress.receiver.register(cx.waker());
             if self.progress.takes_nudge() {
@@ -228,7 +228,8 @@ impl Socket {
         let clock = &self.watched.clock;
         match content {
             Content::Data(record) => {
-                clock.heard_data(self.progress.rider.heard(record.len()));
+                clock.heard_data();
+                self.progress.rider.heard(record.len());
                 self.progress.hears_data(|| self.runtime.now());
             }
             Content::Check(_, check) if check.class == REQUEST => clock.heard(self.runtime.now()),
