@@ -6,7 +6,8 @@
 //!
 //! **Calls.** After each datagram the driver asks whether there is another, and mostly there is none. This one asks for two at
 //! once, so one that comes alone is known to be alone ([`UdpSocket::is_drained`]), and the second call is not made. When
-//! there are two, the second is kept for the next call, and one by one is asked for until there are no more.
+//! there are two, the second is kept for the next call, and one by one is asked for until there are no more. And while long runs
+//! come, as the second would be copied.
 //!
 //! In a full mesh of 16 that is half of the calls to receive, and 3 % of the processor's time.
 
@@ -27,6 +28,9 @@ use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 // One call takes two.
 const _: () = assert!(quinn_udp::BATCH_SIZE >= 2);
 
+/// More than this at once is a run.
+const LONG: usize = 4096;
+
 thread_local! {
     /// Where a second datagram is received.
     static SECOND: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -41,8 +45,10 @@ fn registered(socket: std::net::UdpSocket, interest: Interest) -> io::Result<Asy
 #[repr(C)]
 pub(in super::super) struct UdpSocket {
     drained: AtomicBool,
-    /// There were two at once, and it was not seen since that there are no more.
+    /// There were two at once, or a long one, and it was not seen since that there are no more.
     floods: AtomicBool,
+    /// What was received last was [`LONG`].
+    is_long: AtomicBool,
     keeps: AtomicBool,
     /// The capabilities of the kernel.
     state: UdpSocketState,
@@ -61,6 +67,7 @@ impl UdpSocket {
         Ok(UdpSocket {
             drained: AtomicBool::new(false),
             floods: AtomicBool::new(false),
+            is_long: AtomicBool::new(false),
             keeps: AtomicBool::new(false),
             state: UdpSocketState::new(UdpSockRef::from(&socket))?,
             io: registered(socket, Interest::READABLE)?,
@@ -197,8 +204,10 @@ impl AsyncUdpSocket for UdpSocket {
         loop {
             let mut guard = ready!(self.io.poll_read_ready(cx))?;
             let received = self.receive(buf, meta);
+            let is_long = received.is_ok() && meta.len > LONG;
             let is_all = match &received {
-                Ok(is_all) => *is_all,
+                // More of it may come while it is looked at.
+                Ok(is_all) => *is_all && !is_long,
                 Err(error) => error.kind() == ErrorKind::WouldBlock,
             };
             self.drained.store(is_all, Ordering::Relaxed);
@@ -208,11 +217,17 @@ impl AsyncUdpSocket for UdpSocket {
             }
             match received {
                 Ok(_) => {
+                    self.is_long.store(is_long, Ordering::Relaxed);
+                    if is_long {
+                        self.floods.store(true, Ordering::Relaxed);
+                    }
                     // An empty datagram.
                     meta.stride = meta.stride.max(1);
                     return Poll::Ready(Ok(1));
                 }
-                Err(_) if is_all => self.floods.store(false, Ordering::Relaxed),
+                Err(_) if is_all => {
+                    self.floods.store(self.is_long.load(Ordering::Relaxed), Ordering::Relaxed)
+                }
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
