@@ -6,8 +6,8 @@
 //!
 //! **Calls.** After each datagram the driver asks whether there is another, and mostly there is none. This one asks for two at
 //! once, so one that comes alone is known to be alone ([`UdpSocket::is_drained`]), and the second call is not made. When
-//! there are two, the second is kept for the next call, and one by one is asked for until there are no more. And while long runs
-//! come, as the second would be copied.
+//! there are two, the second is kept for the next call, and one by one is asked for until there are no more. So it is while
+//! long runs come, too, as the second would be copied.
 //!
 //! In a full mesh of 16 that is half of the calls to receive, and 3 % of the processor's time.
 
@@ -28,7 +28,7 @@ use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Transmit};
 // One call takes two.
 const _: () = assert!(quinn_udp::BATCH_SIZE >= 2);
 
-/// More than this at once is a run.
+/// More bytes than this at once are a run.
 const LONG: usize = 4096;
 
 thread_local! {
@@ -109,6 +109,8 @@ impl UdpSocket {
             let length = second.len().max(buf.len());
             second.resize(length, 0);
             let mut metas = [RecvMeta::default(); 2];
+            // Another socket's buffers may be longer.
+            let second = second.get_mut(..buf.len()).unwrap_or_default();
             let mut bufs = [IoSliceMut::new(buf), IoSliceMut::new(second)];
             let count = self.state.recv(socket, &mut bufs, &mut metas)?;
             let [first, other] = metas;
