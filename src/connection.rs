@@ -20,6 +20,7 @@ mod looks;
 mod negotiation;
 mod outlet;
 mod record;
+mod rest;
 mod rider;
 mod runtime;
 mod servers;
@@ -541,7 +542,7 @@ impl PeerConnection {
     pub(crate) fn take_driver(&self) -> Option<Taken> {
         let is_at_home =
             tokio::runtime::Handle::try_current().is_ok_and(|here| here.id() == self.inner.runtime.id());
-        self.inner.driver.as_ref().filter(|_| is_at_home)?.take()
+        self.inner.driver.as_ref().filter(|_| is_at_home)?.take(&self.inner.shared.progress)
     }
 
     /// Channels that the remote opened beyond the agreed ones, and that were closed.

@@ -8,6 +8,7 @@
 //! * only when all channels are open, since DTLS gives up by the same clock; and not while ICE looks for another way;
 //! * only while there is [traffic](TRAFFIC), or something is to be acknowledged, so that an idle link wakes nobody more
 //!   often;
+//! * not while all is acknowledged in time: it [rests](super::rest);
 //! * less while [a backlog](BACKLOG_BYTES) makes headway and the remote answers: what follows a lost packet tells of it, and a
 //!   time-out too many makes SCTP begin again with one datagram. When nothing comes for a round trip, nothing follows;
 //! * only while SCTP makes headway: it gives up for good after six expirations in a row, so without any
@@ -30,19 +31,19 @@
 //! too often do not leave (`connection/checks.rs`).
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use webrtc::runtime::Runtime;
 
 use super::looks::Looks;
+use super::rest::{Passed, Passing, Rest};
 use super::setup::ICE_KEEPALIVE;
 use super::stun::Transaction;
 
 /// SCTP's least time-out, by the clock.
 const RTO_MIN: Duration = Duration::from_secs(1);
-/// Added to one and a quarter of a round trip; on a near path more, as there the jitter of a Wi-Fi, and an
+/// Added to one and a quarter of a round trip; if the remote is near more, as there the jitter of a Wi-Fi, and an
 /// acknowledgement that waits for a second packet, take longer than the way.
 const SLACK: Duration = Duration::from_millis(20);
 const NEAR_SLACK: Duration = Duration::from_millis(100);
@@ -108,6 +109,9 @@ const BEAT: Duration = Duration::from_millis(250);
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
+/// The shortest round trip counts for so many answers, a second each: on another path it is soon another one.
+const LEAST_OF: u32 = 32;
+
 /// Requests that may still be answered: on a path of 600 ms, all that some pairs are asked while ICE looks for a way.
 const MAX_ASKED: usize = 256;
 
@@ -137,9 +141,7 @@ pub(super) struct Verdict {
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Clock {
-    /// Since the driver's last turn, data has gone or come; and has come.
-    traffic: AtomicBool,
-    heard: AtomicBool,
+    passing: Passing,
     state: Mutex<State>,
     time: Arc<dyn Runtime>,
 }
@@ -161,9 +163,10 @@ pub(super) struct Turn {
 struct State {
     /// What was read last.
     read: Instant,
-    /// The last reckoning, and how far the clock was ahead then.
+    /// The last reckoning, or, while it rests, since when it is to be made up for; and how far the clock was ahead then.
     reckoned: Instant,
     ahead: Duration,
+    rest: Rest,
     /// What it gains of each nanosecond, in units of 1/[`UNIT`]; and until when, if nothing happens.
     gain: u64,
     fast_until: Instant,
@@ -216,6 +219,8 @@ struct State {
     /// Since when the [`BEAT`] is counted.
     beat: Option<Instant>,
     round_trip: Option<Duration>,
+    /// The shortest of late: how far the remote is, also when one of the two is busy, or a queue on the way is full.
+    least: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,7 +238,7 @@ impl Clock {
         let now = time.now();
         let beat = beat.then(|| *FIRST.get_or_init(|| now));
         let state = Mutex::new(State { beat, ..State::new(now) });
-        Clock { time, state, traffic: AtomicBool::new(false), heard: AtomicBool::new(false) }
+        Clock { time, state, passing: Passing::default() }
     }
 
     /// The true time.
@@ -244,6 +249,10 @@ impl Clock {
     /// What the library is told; and whether it is its driver that asks, for a turn.
     pub(super) fn read(&self, now: Instant, drives: bool) -> Instant {
         let mut state = self.lock();
+        // What comes with it counts from what the clock would have gained.
+        if self.passing.has_gaps() {
+            state.end_rest(now);
+        }
         // Who comes late with its `now` must not see the clock go back.
         let read = state.read.max(now + state.ahead + state.gained_by(now));
         state.read = read;
@@ -253,32 +262,32 @@ impl Clock {
         read
     }
 
-    /// Data has left. It counts from the end of the driver's turn on.
-    pub(super) fn sent_data(&self) {
-        self.traffic.store(true, Ordering::Relaxed);
+    /// A datagram of data has left, of so many bytes. It counts from the end of the driver's turn on.
+    pub(super) fn sent_data(&self, bytes: usize) {
+        self.passing.sent(bytes);
     }
 
-    /// Data has come, the same.
-    pub(super) fn heard_data(&self) {
-        self.traffic.store(true, Ordering::Relaxed);
-        self.heard.store(true, Ordering::Relaxed);
+    /// One has come, the same.
+    pub(super) fn heard_data(&self, bytes: usize) {
+        self.passing.heard(bytes);
     }
 
     /// The driver's turn is over, and it wants to sleep until the clock has gone on by `duration`.
     pub(super) fn turn(&self, duration: Duration, now: Instant) -> Turn {
         let mut state = self.lock();
-        let heard = self.heard.swap(false, Ordering::Relaxed);
-        if heard {
+        let passed = self.passing.take();
+        if passed.is_heard() {
             state.heard_data = true;
             state.hear(now);
         }
-        if self.traffic.swap(false, Ordering::Relaxed) {
+        if passed.is_any() {
             state.change(now, |state| {
                 state.traffic = Some(now);
-                if heard {
+                if passed.is_heard() {
                     state.answers_until = now + state.answer_time();
                 }
             });
+            state.rest(passed, now);
         }
         let resumes = state.becomes_stuck(now) | std::mem::take(&mut state.resumes);
         let silence = (state.heard + SILENT_AFTER).saturating_duration_since(now);
@@ -305,7 +314,7 @@ impl Clock {
     /// How long an acknowledgement may wait: a part of what the remote's clock adds to a round trip.
     pub(super) fn spares(&self) -> Duration {
         let state = self.lock();
-        state.round_trip.filter(|_| state.is_ready()).map_or(Duration::ZERO, spares)
+        if state.is_ready() { state.spares() } else { Duration::ZERO }
     }
 
     /// All channels are open.
@@ -328,6 +337,7 @@ impl Clock {
         let now = self.true_now();
         self.change(now, |state| {
             state.searching = searching;
+            state.least = None;
             // What answered until now was asked over ways that may not be the one.
             state.answers = state.answers.map(|_| now);
         });
@@ -396,7 +406,10 @@ impl Clock {
             state.answer(now);
             // Smoothed as SCTP does it (RFC 9260 section 6.3.1), but quick to believe in a longer one.
             let smoothed = state.round_trip.map_or(time, |before| (before * 7 + time) / 8);
-            state.round_trip = Some(smoothed.max(time));
+            let round_trip = smoothed.max(time);
+            state.round_trip = Some(round_trip);
+            let least = state.least.map_or(time, |least| least + round_trip.saturating_sub(least) / LEAST_OF);
+            state.least = Some(least.min(time));
         });
         true
     }
@@ -420,16 +433,6 @@ impl Clock {
     }
 }
 
-/// What is added to one and a quarter of a round trip.
-fn slack(round_trip: Duration) -> Duration {
-    NEAR_SLACK.saturating_sub(round_trip * 2).max(SLACK)
-}
-
-/// What of it may be spent on something else.
-fn spares(round_trip: Duration) -> Duration {
-    slack(round_trip) / 5
-}
-
 /// How far the clock is set forward when a remote is heard, and something has waited for so long by the clock.
 ///
 /// A timer that began then and was doubled each time has as much left at the most, and a time-out more; and it may have
@@ -442,6 +445,7 @@ impl State {
     fn new(now: Instant) -> State {
         State {
             reckoned: now,
+            rest: Rest::new(now),
             ahead: Duration::ZERO,
             gain: 0,
             fast_until: now,
@@ -476,6 +480,7 @@ impl State {
             asked_last: None,
             beat: None,
             round_trip: None,
+            least: None,
         }
     }
 
@@ -564,14 +569,26 @@ impl State {
     /// Within what time what was sent is acknowledged.
     fn answer_time(&self) -> Duration {
         let delay = if self.remote == Some(Remote::Member) { Duration::ZERO } else { DELAYED_ACK };
-        self.round_trip.map_or(RTO_MIN, |round_trip| round_trip * 5 / 4 + slack(round_trip) + delay)
+        self.round_trip.map_or(RTO_MIN, |round_trip| round_trip * 5 / 4 + self.slack() + delay)
+    }
+
+    /// What is added to one and a quarter of a round trip. Who is near is so when it is busy, too: then it is not a way that
+    /// takes long, but something that waits on either side, now longer and now not.
+    fn slack(&self) -> Duration {
+        let least = self.least.or(self.round_trip).unwrap_or(RTO_MIN);
+        NEAR_SLACK.saturating_sub(least * 2).max(SLACK)
+    }
+
+    /// What of it may be spent on something else.
+    fn spares(&self) -> Duration {
+        if self.round_trip.is_some() { self.slack() / 5 } else { Duration::ZERO }
     }
 
     /// How much later than it is due ICE may look, in true time: so little that a packet that is sent again then, as the
     /// driver does not tell when that is due, is not much later for it.
     fn puts_off(&self, now: Instant) -> Duration {
         let is_fast = self.gain > 0 && now < self.fast_until;
-        self.round_trip.filter(|_| is_fast).map_or(Duration::ZERO, spares)
+        if is_fast { self.spares() } else { Duration::ZERO }
     }
 
     /// Until when there is nothing to do but for what comes from outside: nothing was said for a while, nothing waits, and
@@ -599,8 +616,34 @@ impl State {
         stuck
     }
 
+    /// Something has passed, in a turn that is reckoned. While nothing seems to be lost, all is acknowledged in time.
+    fn rest(&mut self, passed: Passed, now: Instant) {
+        let renews = self.rest.passes(passed, now);
+        let is_member = self.remote == Some(Remote::Member);
+        if !is_member || self.gain == 0 || self.backlog || self.calm < RESUMED || self.rest.has_lost(now) {
+            return self.end_rest(now);
+        }
+        if renews {
+            self.reckoned = now;
+        }
+        if renews || self.rest.lasts(now) {
+            self.rest.lasts_for(self.reckoned, self.answer_time() * 3 / 4, self.spares());
+        }
+    }
+
+    /// Makes up for what it would have gained, if it rests.
+    fn end_rest(&mut self, now: Instant) {
+        if self.rest.lasts(now) {
+            self.rest.end(now);
+            self.change(now, |_| {});
+        }
+    }
+
     /// How much is gained from the last reckoning on.
     fn gained_by(&self, now: Instant) -> Duration {
+        if self.rest.lasts(now) {
+            return Duration::ZERO;
+        }
         let until = now.min(self.fast_until);
         let patient = until.min(self.patient_until).saturating_duration_since(self.reckoned);
         let fast = until.saturating_duration_since(self.reckoned.max(self.patient_until));
@@ -618,10 +661,12 @@ impl State {
 
     /// Something changes by which it goes.
     fn change(&mut self, now: Instant, change: impl FnOnce(&mut State)) {
-        let gained = self.gained_by(now);
-        self.ahead += gained;
-        self.gained += gained;
-        self.reckoned = self.reckoned.max(now);
+        if !self.rest.lasts(now) {
+            let gained = self.gained_by(now);
+            self.ahead += gained;
+            self.gained += gained;
+            self.reckoned = self.reckoned.max(now);
+        }
         change(self);
         let gain = |rate: f64| ((rate - 1.0) * UNIT as f64) as u64;
         (self.gain, self.patient_gain) = (gain(self.rate(1)), gain(self.rate(PATIENCE)));
@@ -662,8 +707,15 @@ impl State {
 
     /// How long it takes the clock to go on by so much.
     fn true_time_of(&self, mut duration: Duration, now: Instant) -> Duration {
-        let mut time = Duration::ZERO;
-        let mut from = now;
+        let rest = self.rest.left(now);
+        if duration <= rest {
+            return duration + Duration::from_nanos(1);
+        }
+        let mut time = rest;
+        let mut from = now + rest;
+        if !rest.is_zero() {
+            duration = duration.saturating_sub(rest + self.gained_by(from));
+        }
         for (gain, until) in
             [(self.patient_gain, self.patient_until.min(self.fast_until)), (self.gain, self.fast_until)]
         {

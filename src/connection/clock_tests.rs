@@ -51,7 +51,7 @@ fn a_backlog_has_longer_as_long_as_the_remote_answers() {
         });
         clock.held(held);
         // In 70 ms a quarter of the second, and then the rest as fast as ever.
-        clock.heard_data();
+        clock.heard_data(200);
         let turn = clock.turn(S(1), start);
         assert!(turn.sleep.abs_diff(second) < MS(1), "{held:?}: {turn:?}");
         let gone = |time| clock.read(start + time, false) - start;
@@ -60,7 +60,7 @@ fn a_backlog_has_longer_as_long_as_the_remote_answers() {
         let mut now = start + second;
         for after in [0, 50, 50] {
             now += MS(after);
-            clock.heard_data();
+            clock.heard_data(200);
             clock.turn(S(1), now);
         }
         let gone = clock.read(now, false) - start - S(1);
@@ -77,7 +77,7 @@ fn the_driver_is_told_when_a_backlog_is_over() {
         state.traffic = Some(state.reckoned);
     });
     clock.held(much);
-    clock.heard_data();
+    clock.heard_data(200);
     clock.turn(S(1), start);
     assert!(!clock.held(much).hurries);
     assert!(clock.held(ACKNOWLEDGED).hurries);
@@ -182,7 +182,7 @@ fn after_a_silence_the_clock_leaps_as_far_as_a_timer_may_have_left() {
     // By how much.
     let leap_when_heard = |after| {
         let before = clock.lock().ahead;
-        clock.heard_data();
+        clock.heard_data(200);
         clock.turn(S(1), start + after);
         clock.lock().ahead - before
     };
@@ -246,7 +246,7 @@ fn after_a_cut_of_a_moment_sctp_tries_when_a_request_is_answered() {
         assert_eq!(clock.turn(S(1), now).resumes, leaps, "{waited:?}");
         assert_eq!(clock.lock().ahead >= before + S(5), leaps, "{waited:?}");
         // Once, also if all of it may be lost and the remote says something.
-        clock.heard_data();
+        clock.heard_data(200);
         clock.turn(S(1), now);
         clock.held(Held { fleeting_bytes: 500, ..Held::default() });
         let ahead = clock.lock().ahead;
@@ -372,11 +372,11 @@ fn what_may_be_lost_makes_headway_when_the_remote_says_something_and_answers() {
         clock.lock().gained
     };
     assert_eq!(gained(100), S(5));
-    clock.heard_data();
+    clock.heard_data(200);
     clock.turn(S(1), start);
     assert_eq!(gained(100), S(5), "it answers nothing");
     clock.change(start, |state| state.answered = Some(start + S(1)));
-    clock.heard_data();
+    clock.heard_data(200);
     clock.turn(S(1), start);
     assert_eq!(gained(100), Duration::ZERO);
     clock.change(start, |state| state.gained = S(5));
@@ -441,6 +441,110 @@ fn a_remote_is_silent_after_3_s() {
     clock.heard(start + S(2));
     assert_eq!(clock.turn(S(9), start + S(4)), Turn { sleep: S(1), silent: false, resumes: false });
     assert!(clock.turn(S(9), start + S(5)).silent);
-    clock.heard_data();
+    clock.heard_data(200);
     assert!(!clock.turn(S(9), start + S(6)).silent);
+}
+
+/// Sixty packets a second both ways for so long, every second one acknowledged, near the remote. Tells how far the clock went
+/// when the last had left, and when that was.
+fn game(remote: Remote) -> (Clock, Instant, Duration) {
+    let (clock, start) = clock(|state| (state.remote, state.round_trip) = (Some(remote), Some(MS(0))));
+    let mut now = start;
+    for packet in 0..60 {
+        now += Duration::from_micros(16_667);
+        clock.sent_data(200);
+        if packet % 2 == 1 {
+            clock.heard_data(65);
+        }
+        clock.turn(S(1), now);
+        now += MS(5);
+        clock.heard_data(200);
+        if packet % 2 == 1 {
+            clock.sent_data(65);
+        }
+        clock.turn(S(1), now);
+        now -= MS(5);
+    }
+    let gone = clock.read(now, false) - start;
+    (clock, now, gone)
+}
+
+#[test]
+fn while_all_is_acknowledged_the_clock_goes_like_time_and_then_makes_up_for_it() {
+    let (clock, last, gone) = game(Remote::Member);
+    let begins = MS(400);
+    assert!(gone > S(1) && gone < S(1) + begins, "until the first acknowledgement it is ahead: {gone:?}");
+    // That is not acknowledged.
+    let before = clock.read(last, false);
+    clock.sent_data(200);
+    clock.sent_data(65);
+    let turn = clock.turn(S(1), last + MS(5));
+    let second = MS(100);
+    assert!(turn.sleep.abs_diff(second - MS(5)) < MS(5), "as late as ever: {turn:?}");
+    let gone = |time| clock.read(last + time, false) - before;
+    assert!(gone(MS(74)) < MS(80), "it may still come: {:?}", gone(MS(74)));
+    assert!(gone(second).abs_diff(S(1)) < MS(50), "{:?}", gone(second));
+}
+
+#[test]
+fn what_tells_of_a_gap_counts_from_what_the_clock_would_have_gained() {
+    let (clock, last, _) = game(Remote::Member);
+    let before = clock.read(last, false);
+    clock.sent_data(200);
+    clock.turn(S(1), last);
+    clock.heard_data(69);
+    let gone = clock.read(last + MS(30), true) - before;
+    assert!(gone.abs_diff(MS(300)) < MS(5), "{gone:?}");
+    clock.turn(S(1), last + MS(30));
+    // For a while it does not rest any more.
+    clock.heard_data(65);
+    clock.turn(S(1), last + MS(40));
+    let gone = clock.read(last + MS(50), true) - before;
+    assert!(gone.abs_diff(MS(500)) < MS(5), "{gone:?}");
+}
+
+#[test]
+fn a_packet_that_none_follows_is_acknowledged_in_time() {
+    let (clock, last, _) = game(Remote::Member);
+    let now = last + MS(5);
+    clock.sent_data(65);
+    clock.turn(S(1), now);
+    let before = clock.read(now, false);
+    clock.heard_data(200);
+    clock.turn(MS(200), now);
+    let gone = clock.read(now + MS(40), true) - before;
+    assert!(gone >= MS(200), "SCTP waits for a second packet for so long: {gone:?}");
+}
+
+#[test]
+fn with_strangers_and_with_a_backlog_the_clock_does_not_rest() {
+    let (_, _, gone) = game(Remote::Stranger);
+    assert!(gone > S(2), "{gone:?}");
+    let (clock, last, _) = game(Remote::Member);
+    clock.sent_data(200);
+    clock.turn(S(1), last + MS(5));
+    clock.held(Held { lasting_bytes: BACKLOG_BYTES, ..ACKNOWLEDGED });
+    clock.heard_data(65);
+    clock.turn(S(1), last + MS(10));
+    let before = clock.read(last + MS(10), false);
+    let gone = clock.read(last + MS(20), false) - before;
+    assert!(gone > MS(15), "{gone:?}");
+}
+
+#[test]
+fn who_is_near_is_so_when_it_is_busy_and_who_is_far_now_is_so_soon() {
+    let (clock, mut now) = clock(|state| state.remote = Some(Remote::Member));
+    let mut answered = |number: u8, after| {
+        let transaction = [number; 12];
+        now += S(1);
+        clock.asked(transaction, now);
+        assert!(clock.answered(&transaction, now + after));
+        clock.lock().slack()
+    };
+    assert_eq!(answered(0, MS(1)), MS(98));
+    assert!(answered(1, MS(60)) > MS(94));
+    assert!((2..20).map(|number| answered(number, MS(60))).all(|slack| slack > SLACK));
+    assert_eq!((20..60).map(|number| answered(number, MS(60))).count(), 40);
+    assert_eq!(answered(60, MS(60)), SLACK);
+    assert_eq!(answered(61, MS(2)), MS(96));
 }

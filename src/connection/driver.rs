@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use futures::task::AtomicWaker;
 
+use super::runtime::Progress;
 use crate::in_place::InPlace;
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -95,7 +96,10 @@ struct Seat {
 pub(super) struct Home(Arc<Driver>);
 
 /// The driver, taken along. Dropped, it is at home again.
-pub(crate) struct Taken(Arc<Driver>);
+pub(crate) struct Taken {
+    driver: Arc<Driver>,
+    progress: Arc<Progress>,
+}
 
 impl Driver {
     /// What is to be spawned for it.
@@ -105,13 +109,15 @@ impl Driver {
     }
 
     /// Takes it along, unless somebody has, or it has ended.
-    pub(super) fn take(self: &Arc<Driver>) -> Option<Taken> {
+    pub(super) fn take(self: &Arc<Driver>, progress: &Arc<Progress>) -> Option<Taken> {
         let mut seat = self.seat();
         if seat.taken || seat.driver.is_none() {
             return None;
         }
         seat.taken = true;
-        Some(Taken(self.clone()))
+        drop(seat);
+        progress.attend(true);
+        Some(Taken { driver: self.clone(), progress: progress.clone() })
     }
 
     fn seat(&self) -> MutexGuard<'_, Seat> {
@@ -148,7 +154,7 @@ impl Drop for Home {
 impl Taken {
     /// Lets it run. Ready when it has ended. It may wake itself, and is to be polled again then.
     pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut seat = self.0.seat();
+        let mut seat = self.driver.seat();
         let ended = match &mut seat.driver {
             None => return Poll::Ready(()),
             // A panic of the driver is its own end, not that of whoever has taken it along.
@@ -163,8 +169,13 @@ impl Taken {
         };
         drop(seat);
         drop(ended);
-        self.0.home.wake();
+        self.driver.home.wake();
         Poll::Ready(())
+    }
+
+    /// Nothing is to be done any more, for the driver and for whoever has taken it along: what has waited for that leaves.
+    pub(crate) fn end_turn(&self) {
+        self.progress.end_turn();
     }
 }
 
@@ -176,8 +187,10 @@ impl fmt::Debug for Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.0.seat().taken = false;
-        self.0.home.wake();
+        self.progress.attend(false);
+        self.progress.end_turn();
+        self.driver.seat().taken = false;
+        self.driver.home.wake();
     }
 }
 
@@ -225,8 +238,8 @@ mod tests {
         tell.send(1).unwrap();
         counts(&count, 1).await;
 
-        let taken = place.take().unwrap();
-        assert!(place.take().is_none(), "once");
+        let taken = place.take(&Arc::default()).unwrap();
+        assert!(place.take(&Arc::default()).is_none(), "once");
         tell.send(1).unwrap();
         (0..10).for_each(|_| assert!(tokio::task::yield_now().now_or_never().is_none()));
         assert_eq!(count.load(Ordering::Acquire), 1, "it runs nowhere else");
@@ -240,7 +253,7 @@ mod tests {
         counts(&count, 4).await;
         tell.send(96).unwrap();
         timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
-        assert!(place.take().is_none(), "it has ended");
+        assert!(place.take(&Arc::default()).is_none(), "it has ended");
     }
 
     #[tokio::test]
@@ -269,7 +282,7 @@ mod tests {
             let (_, driver) = counting(told);
             let place = Arc::new(Driver::default());
             let home = tokio::spawn(place.spawned(driver, Box::new(())));
-            let taken = place.take().unwrap();
+            let taken = place.take(&Arc::default()).unwrap();
             tell.send(last).unwrap();
             timeout(Duration::from_secs(5), poll_fn(|cx| taken.poll(cx))).await.unwrap();
             timeout(Duration::from_secs(5), home).await.unwrap().unwrap();
@@ -282,7 +295,7 @@ mod tests {
         let alive = Arc::new(());
         let held = Box::new(alive.clone());
         let home = place.spawned(Box::pin(pending()), held);
-        let taken = place.take().unwrap();
+        let taken = place.take(&Arc::default()).unwrap();
         assert!(poll_fn(|cx| Poll::Ready(taken.poll(cx))).await.is_pending());
         drop(home);
         assert_eq!(Arc::strong_count(&alive), 1);

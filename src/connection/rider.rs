@@ -5,9 +5,11 @@
 //! acknowledgement waits for the next packet that goes the same way, and both leave in one call, and mostly arrive in one
 //! (UDP GSO and GRO).
 //!
-//! It holds up nobody: it waits for a fifth of what [the clock](super::clock) adds to a round trip, 20 ms on a near path
+//! It holds up nobody. It waits for a fifth of what [the clock](super::clock) adds to a round trip, 20 ms on a near path
 //! and 4 ms on a far one, and only if what it acknowledges is [so little](MAX_BYTES) that the remote may still send; what
-//! tells of a loss is longer, and leaves at once. If no packet came along, it leaves alone, and for a while none waits.
+//! tells of a loss is longer, and leaves at once. If no packet came along, it leaves alone, and for a while none waits so.
+//! Otherwise it waits until the peer's task, which runs the driver, [has nothing more to do](Rider::end_turn): who is busy finds
+//! packets to send and to receive in the same turn.
 //!
 //! An acknowledgement is told by its length, and that depends on the cipher. So this is for members of this crate among
 //! themselves, who agree on AES-GCM.
@@ -22,12 +24,15 @@ use super::outlet::Outlet;
 /// How long a datagram is that acknowledges, and tells of no gap: SCTP's header (12 bytes) and a SACK chunk (16; RFC 9260
 /// section 3.3.4), in a record of DTLS 1.2 with AES-GCM (13 + 8 + 16). Hardly anything else is as long: a FORWARD-TSN of two
 /// streams, and the answer to the closing of a channel, which may wait as well.
-const ACKNOWLEDGEMENT: usize = 65;
+pub(super) const ACKNOWLEDGEMENT: usize = 65;
 
 /// How much may have come that is not acknowledged: half of the least window, which is one full datagram (RFC 9260 section
 /// 7.2.3), so that there is room for another packet like that.
 const MAX_BYTES: usize = 600;
 
+/// The same for the end of the turn: as much again for each packet of a few that have come while the task had to wait, but so
+/// little that what comes in bulk is acknowledged as it comes.
+const MAX_TURN_BYTES: usize = 4 * MAX_BYTES;
 /// After one that left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -37,6 +42,8 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Rider {
     /// Something waits.
     holds: AtomicBool,
+    /// Somebody [ends](Rider::end_turn) the turns.
+    attended: AtomicBool,
     /// How many bytes of datagrams have come since an acknowledgement was here.
     heard: AtomicUsize,
     state: Mutex<State>,
@@ -58,7 +65,8 @@ pub(super) struct Held {
     pub(super) datagram: [u8; ACKNOWLEDGEMENT],
     pub(super) to: SocketAddr,
     pub(super) outlet: Weak<Outlet>,
-    until: Instant,
+    /// `None`: the end of the turn.
+    until: Option<Instant>,
 }
 
 /// What the driver is to do before it sleeps.
@@ -71,6 +79,14 @@ pub(super) enum Next {
     Send(Held),
 }
 
+impl Held {
+    pub(super) fn send(&self) {
+        if let Some(outlet) = self.outlet.upgrade() {
+            outlet.send_now(&self.datagram, self.to);
+        }
+    }
+}
+
 impl Rider {
     /// A datagram of data is here.
     pub(super) fn heard(&self, bytes: usize) {
@@ -79,8 +95,13 @@ impl Rider {
         }
     }
 
+    /// Turns are ended from now on, or not any more.
+    pub(super) fn attend(&self, attended: bool) {
+        self.attended.store(attended, Ordering::Relaxed);
+    }
+
     /// A datagram of data is about to leave. Whether it waits: it does if it is an acknowledgement, and a packet is to be
-    /// expected within `limit`.
+    /// expected within `limit`, or in this turn. A newer one takes the place of one that waits, as it acknowledges all of that.
     pub(super) fn takes(
         &self,
         datagram: &[u8],
@@ -98,12 +119,14 @@ impl Rider {
         let within = |since: Option<Instant>, time| {
             since.is_some_and(|since| now.saturating_duration_since(since) < time)
         };
-        let is_little = self.heard.load(Ordering::Relaxed) <= MAX_BYTES;
-        let waits =
-            is_little && state.held.is_none() && within(state.sent, limit) && !within(state.alone, PAUSE);
+        let heard = self.heard.load(Ordering::Relaxed);
+        let is_expected = within(state.sent, limit) && !within(state.alone, PAUSE);
+        let until = (heard <= MAX_BYTES && state.held.is_none() && is_expected).then_some(now + limit);
+        let waits_for_turn =
+            heard <= MAX_TURN_BYTES && !limit.is_zero() && self.attended.load(Ordering::Relaxed);
+        let waits = until.is_some() || waits_for_turn;
         if waits {
-            let outlet = Arc::downgrade(outlet);
-            state.held = Some(Held { datagram, to, outlet, until: now + limit });
+            state.held = Some(Held { datagram, to, outlet: Arc::downgrade(outlet), until });
             self.holds.store(true, Ordering::Release);
         }
         waits
@@ -138,18 +161,29 @@ impl Rider {
         }
         let mut state = self.state();
         match state.held.take() {
-            Some(held) if hurries || held.until <= now => {
+            Some(held) if hurries || held.until.is_some_and(|until| until <= now) => {
                 self.holds.store(false, Ordering::Release);
                 state.alone = Some(now);
                 Next::Send(held)
             }
             Some(held) => {
-                let wake = held.until.saturating_duration_since(now);
+                let wake = |until: Instant| Next::Wake(until.saturating_duration_since(now));
+                let next = held.until.map_or(Next::Nothing, wake);
                 state.held = Some(held);
-                Next::Wake(wake)
+                next
             }
             None => Next::Nothing,
         }
+    }
+
+    /// The turn is over. What has waited for a packet of this turn is to leave alone.
+    pub(super) fn end_turn(&self) -> Option<Held> {
+        if !self.holds.load(Ordering::Acquire) {
+            return None;
+        }
+        let held = self.state().held.take_if(|held| held.until.is_none())?;
+        self.holds.store(false, Ordering::Release);
+        Some(held)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -165,6 +199,7 @@ mod tests {
     use super::*;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
+    const S: fn(u64) -> Duration = Duration::from_secs;
     const LIMIT: Duration = Duration::from_millis(20);
 
     /// A rider, the outlet and the destination of its datagrams, and the time.
@@ -249,6 +284,37 @@ mod tests {
         };
         assert!(!after(&mut way, MS(10)));
         assert!(after(&mut way, PAUSE));
+    }
+
+    #[test]
+    fn in_a_turn_that_is_ended_it_waits_for_the_end_and_the_newer_one_is_enough() {
+        let way = Way::new();
+        way.rider.attend(true);
+        way.rider.heard(MAX_BYTES + 1);
+        assert!(way.would_take(ACKNOWLEDGEMENT), "much has come, and no packet was sent");
+        assert!(matches!(way.rider.next(way.now + S(1), false), Next::Nothing), "the turn goes on");
+        assert!(way.rider.takes(&[8; ACKNOWLEDGEMENT], way.to, &way.outlet, || LIMIT, way.now));
+        assert_eq!(way.rider.end_turn().map(|held| held.datagram), Some([8; ACKNOWLEDGEMENT]));
+        assert!(way.rider.end_turn().is_none() && !way.holds());
+        // One that left with a packet.
+        assert!(way.would_take(ACKNOWLEDGEMENT));
+        way.rider.left();
+        assert!(way.rider.end_turn().is_none());
+        // What is not to be lost.
+        assert!(way.would_take(ACKNOWLEDGEMENT));
+        assert!(matches!(way.rider.next(way.now, true), Next::Send(_)));
+        // One that may wait for longer does.
+        let way = Way::game();
+        way.rider.attend(true);
+        assert!(way.takes(ACKNOWLEDGEMENT));
+        assert!(way.rider.end_turn().is_none() && way.holds());
+        // What comes in bulk is acknowledged as it comes; and nothing waits where nobody ends the turn.
+        let way = Way::new();
+        way.rider.attend(true);
+        way.rider.heard(MAX_TURN_BYTES + 1);
+        assert!(!way.takes(ACKNOWLEDGEMENT));
+        way.rider.attend(false);
+        assert!(!way.takes(ACKNOWLEDGEMENT));
     }
 
     #[test]

@@ -277,6 +277,17 @@ impl Progress {
         let _ = self.socket_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
     }
 
+    /// Whoever runs the driver from now on says when it has [nothing more to do](Progress::end_turn); or does so no more.
+    pub(super) fn attend(&self, attended: bool) {
+        self.rider.attend(attended);
+    }
+
+    pub(super) fn end_turn(&self) {
+        if let Some(held) = self.rider.end_turn() {
+            held.send();
+        }
+    }
+
     fn begin_turn(&self) {
         self.taken.store(0, Ordering::Relaxed);
     }
@@ -576,11 +587,7 @@ impl Runtime for ConnectionRuntime {
         match self.progress.rider.next(now, turn.resumes) {
             Next::Nothing => {}
             Next::Wake(after) => turn.sleep = turn.sleep.min(after),
-            Next::Send(held) => {
-                if let Some(outlet) = held.outlet.upgrade() {
-                    outlet.send_now(&held.datagram, held.to);
-                }
-            }
+            Next::Send(held) => held.send(),
         }
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);

@@ -290,7 +290,14 @@ impl Running {
                     }
                 });
                 let (driver, channels, bells) = (&mut self.driver, &mut self.channels, &mut self.bells);
-                poll_fn(|cx| poll_next(rarely.as_mut(), driver, channels, bells, cx)).await
+                poll_fn(|cx| {
+                    let next = poll_next(rarely.as_mut(), driver, channels, bells, cx);
+                    if let Some(driver) = driver {
+                        driver.end_turn();
+                    }
+                    next
+                })
+                .await
             };
             let rare = match next {
                 Next::Traffic(happening) => return Input::Channels(happening),

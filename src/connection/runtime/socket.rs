@@ -199,7 +199,7 @@ impl Socket {
     /// Notes what has left.
     fn has_left(&self, content: &Content<'_>) {
         match content {
-            Content::Data(_) => self.watched.clock.sent_data(),
+            Content::Data(record) => self.watched.clock.sent_data(record.len()),
             Content::Check(way, check) if check.class == REQUEST => {
                 let (making, now) = (self.making(), self.runtime.now());
                 if self.thins(way, making) {
@@ -228,7 +228,7 @@ impl Socket {
         let clock = &self.watched.clock;
         match content {
             Content::Data(record) => {
-                clock.heard_data();
+                clock.heard_data(record.len());
                 self.progress.rider.heard(record.len());
                 self.progress.hears_data(|| self.runtime.now());
             }
