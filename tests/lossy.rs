@@ -424,6 +424,29 @@ fn acknowledgements_leave_with_packets() {
     });
 }
 
+#[test]
+fn what_comes_one_way_is_acknowledged_when_it_comes() {
+    simulated(1, |network| async move {
+        let way = Duration::from_millis(2);
+        network.links().latency(way);
+        let (one, mut two) = sim_pair(&network, Mesh::builder).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let begun = Instant::now();
+        trickle(&network, &one, &mut two, 100).await;
+        tokio::time::sleep(way).await;
+        let sent = network.trace();
+        let since = sent.last().unwrap().at - begun.elapsed();
+        let (acknowledgements, packets): (Vec<_>, Vec<_>) = sent
+            .iter()
+            .filter(|record| record.at >= since && record.kind == DatagramKind::Dtls)
+            .partition(|record| record.bytes == 65);
+        // Each has left alone, once, and every second one is acknowledged, as SCTP does it.
+        let count = (packets.len(), acknowledgements.len());
+        assert!((100..110).contains(&count.0) && (45..55).contains(&count.1), "{count:?}");
+        close_all(vec![one, two]).await;
+    });
+}
+
 /// So short that nobody has noticed a silence, and long enough that SCTP's window is full of what was lost.
 #[test]
 fn packets_of_each_mode_go_on_soon_after_a_cut_of_a_second() {
