@@ -109,7 +109,7 @@ const BEAT: Duration = Duration::from_millis(250);
 /// The remote is silent when nothing was heard of it for this long; the grace time runs from there.
 const SILENT_AFTER: Duration = Duration::from_secs(3);
 
-/// The shortest round trip counts for so many answers, a second each: on another path it is soon another one.
+/// With each answer, one a second, the shortest round trip comes nearer to that of now, by one part of so many.
 const LEAST_OF: u32 = 32;
 
 /// Requests that may still be answered: on a path of 600 ms, all that some pairs are asked while ICE looks for a way.
@@ -167,6 +167,8 @@ struct State {
     reckoned: Instant,
     ahead: Duration,
     rest: Rest,
+    /// It rested when the driver was told the time of its turn.
+    rested: bool,
     /// What it gains of each nanosecond, in units of 1/[`UNIT`]; and until when, if nothing happens.
     gain: u64,
     fast_until: Instant,
@@ -249,7 +251,7 @@ impl Clock {
     /// What the library is told; and whether it is its driver that asks, for a turn.
     pub(super) fn read(&self, now: Instant, drives: bool) -> Instant {
         let mut state = self.lock();
-        // What comes with it counts from what the clock would have gained.
+        // Before what tells of it is handed to SCTP, which may begin to wait anew then.
         if self.passing.has_gaps() {
             state.end_rest(now);
         }
@@ -258,6 +260,7 @@ impl Clock {
         state.read = read;
         if drives {
             state.looks.read(read);
+            state.rested = state.rest.lasts(now);
         }
         read
     }
@@ -267,9 +270,11 @@ impl Clock {
         self.passing.sent(bytes);
     }
 
-    /// One has come, the same.
-    pub(super) fn heard_data(&self, bytes: usize) {
+    /// One has come, the same. Whether the driver is to be told the time anew before it has it.
+    #[must_use]
+    pub(super) fn heard_data(&self, bytes: usize) -> bool {
         self.passing.heard(bytes);
+        self.passing.has_gaps()
     }
 
     /// The driver's turn is over, and it wants to sleep until the clock has gone on by `duration`.
@@ -281,6 +286,7 @@ impl Clock {
             state.hear(now);
         }
         if passed.is_any() {
+            state.go_on_resting(passed, now);
             state.change(now, |state| {
                 state.traffic = Some(now);
                 if passed.is_heard() {
@@ -446,6 +452,7 @@ impl State {
         State {
             reckoned: now,
             rest: Rest::new(now),
+            rested: false,
             ahead: Duration::ZERO,
             gain: 0,
             fast_until: now,
@@ -616,11 +623,23 @@ impl State {
         stuck
     }
 
-    /// Something has passed, in a turn that is reckoned. While nothing seems to be lost, all is acknowledged in time.
+    /// The rest ran out in a turn in which SCTP was told of an acknowledgement, by the clock that rested: what SCTP waits for
+    /// since then is not to be made up for.
+    fn go_on_resting(&mut self, passed: Passed, now: Instant) {
+        if self.rested && passed.is_acknowledged() && !self.rest.lasts(now) {
+            self.reckoned = self.reckoned.max(now);
+        }
+    }
+
+    /// Something has passed, in a turn that is reckoned.
     fn rest(&mut self, passed: Passed, now: Instant) {
-        let renews = self.rest.passes(passed, now);
-        let is_member = self.remote == Some(Remote::Member);
-        if !is_member || self.gain == 0 || self.backlog || self.calm < RESUMED || self.rest.has_lost(now) {
+        let way = self.round_trip.unwrap_or(RTO_MIN) * 5 / 4;
+        let renews = self.rest.passes(passed, way, now);
+        // SCTP measures round trips by this clock. Where they are more than a third of its time-out when the clock runs, it would
+        // take the change for an uneven path, and wait for longer.
+        let is_near = way * 3 <= self.answer_time();
+        let is_calm = self.calm >= RESUMED && !self.backlog && !self.rest.has_lost(now);
+        if self.remote != Some(Remote::Member) || self.gain == 0 || !is_near || !is_calm {
             return self.end_rest(now);
         }
         if renews {
@@ -670,7 +689,8 @@ impl State {
         change(self);
         let gain = |rate: f64| ((rate - 1.0) * UNIT as f64) as u64;
         (self.gain, self.patient_gain) = (gain(self.rate(1)), gain(self.rate(PATIENCE)));
-        self.patient_until = if self.backlog { self.answers_until } else { now };
+        // Not what is to be made up for.
+        self.patient_until = if self.backlog { self.answers_until } else { self.reckoned };
         self.fast_until = now + self.fast_for(now);
     }
 

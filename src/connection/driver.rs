@@ -49,8 +49,8 @@ pub(super) fn told(read: impl FnOnce() -> Instant) -> Option<Instant> {
     Some(told)
 }
 
-/// A driver's turn is over.
-pub(super) fn end_turn() {
+/// A driver's turn is over, or the time has changed.
+pub(super) fn tell_anew() {
     if drives() {
         DRIVES.set(Some(Turn::default()));
     }
@@ -174,8 +174,8 @@ impl Taken {
     }
 
     /// Nothing is to be done any more, for the driver and for whoever has taken it along: what has waited for that leaves.
-    pub(crate) fn end_turn(&self) {
-        self.progress.end_turn();
+    pub(crate) fn send_waiting(&self) {
+        self.progress.send_waiting();
     }
 }
 
@@ -188,7 +188,7 @@ impl fmt::Debug for Taken {
 impl Drop for Taken {
     fn drop(&mut self) {
         self.progress.attend(false);
-        self.progress.end_turn();
+        self.progress.send_waiting();
         self.driver.seat().taken = false;
         self.driver.home.wake();
     }

@@ -172,18 +172,22 @@ impl Outlet {
     }
 
     /// Sends if there is room, also when tokio's budget is spent.
-    pub(super) fn send_now(&self, datagram: &[u8], to: SocketAddr) {
-        let sends = unconstrained(poll_fn(|_| Poll::Ready(self.try_send(datagram, to))));
-        let _ = pin!(sends).poll(&mut Context::from_waker(Waker::noop()));
+    pub(super) fn send_now(&self, datagram: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
+        let sends = unconstrained(poll_fn(|_| self.send_if_room(datagram, to)));
+        pin!(sends).poll(&mut Context::from_waker(Waker::noop()))
     }
 
     /// Sends if there is room.
     pub(super) fn try_send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
-        let waker = Waker::from(self.waits.clone());
-        match self.socket.poll_send(&mut Context::from_waker(&waker), &plain(datagram, to)) {
+        match self.send_if_room(datagram, to) {
             Poll::Ready(sent) => sent.map(drop),
             Poll::Pending => Ok(()),
         }
+    }
+
+    fn send_if_room(&self, datagram: &[u8], to: SocketAddr) -> Poll<io::Result<usize>> {
+        let waker = Waker::from(self.waits.clone());
+        self.socket.poll_send(&mut Context::from_waker(&waker), &plain(datagram, to))
     }
 
     fn poll_run(&self, run: &mut Run, cx: &mut Context<'_>) -> Poll<()> {

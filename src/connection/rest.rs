@@ -4,10 +4,11 @@
 //! tell of no gap, and ours leave, there is neither. So [the clock](super::clock) rests then: it goes as fast as time, and
 //! the library, which looks after ICE five times in a second by it, does not do so fifty times. When something is not
 //! acknowledged in time, what the clock would have gained meanwhile is made up for at once, so SCTP sends again as early as
-//! it would have. What tells of a gap ends the rest at once.
+//! it would have. What tells of a gap ends the rest at once, and for [a while](AFTER_LOSS) there is none.
 //!
 //! All that is told by the lengths of datagrams, as [the rider](super::rider) tells an acknowledgement. So this is for members
-//! of this crate among themselves. A packet of up to 32 bytes is as long as an acknowledgement with gaps, and ends the rest.
+//! of this crate among themselves. A packet of up to 32 bytes is as long as an acknowledgement with gaps, and is taken for one:
+//! with those the clock does not rest. What tells of more gaps is not known; then the rest ends when its time is over.
 
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use super::rider::ACKNOWLEDGEMENT;
 
-/// An acknowledgement with one to eight gaps, four bytes each (RFC 9260 section 3.3.4).
+/// An acknowledgement with one to eight gaps, or packets that came twice, four bytes each (RFC 9260 section 3.3.4).
 const WITH_GAPS: RangeInclusive<usize> = ACKNOWLEDGEMENT + 4..=ACKNOWLEDGEMENT + 4 * 8;
 
 /// As long after something seemed to be lost it does not rest.
@@ -29,7 +30,7 @@ const HEARD: u8 = 1 << 2;
 const ACKNOWLEDGED: u8 = 1 << 3;
 const GAPS: u8 = 1 << 4;
 
-/// What has left and come since the driver's last turn.
+/// What has left and come since the driver's last turn. Only the driver, which is in one place at a time, notes and takes it.
 #[derive(Debug, Default)]
 pub(super) struct Passing(AtomicU8);
 
@@ -47,7 +48,7 @@ impl Passing {
     pub(super) fn heard(&self, bytes: usize) {
         self.note(match bytes {
             ACKNOWLEDGEMENT => ACKNOWLEDGED,
-            bytes if WITH_GAPS.contains(&bytes) => HEARD | GAPS,
+            bytes if WITH_GAPS.contains(&bytes) => GAPS,
             _ => HEARD,
         });
     }
@@ -75,7 +76,12 @@ impl Passed {
 
     /// Something has come.
     pub(super) fn is_heard(self) -> bool {
-        self.has(HEARD | ACKNOWLEDGED)
+        self.has(HEARD | ACKNOWLEDGED | GAPS)
+    }
+
+    /// An acknowledgement has come, and nothing that may tell of a gap.
+    pub(super) fn is_acknowledged(self) -> bool {
+        self.has(ACKNOWLEDGED) && !self.has(GAPS)
     }
 
     fn has(self, any: u8) -> bool {
@@ -87,8 +93,10 @@ impl Passed {
 #[derive(Debug)]
 pub(super) struct Rest {
     until: Instant,
-    /// A packet has left since the last acknowledgement came.
+    /// A packet was under way when the last acknowledgement came, or has left since then.
     has_sent: bool,
+    /// When a packet left last.
+    sent: Option<Instant>,
     /// When a packet came that we have not acknowledged yet.
     owed: Option<Instant>,
     /// When something seemed to be lost last.
@@ -97,7 +105,7 @@ pub(super) struct Rest {
 
 impl Rest {
     pub(super) fn new(now: Instant) -> Rest {
-        Rest { until: now, has_sent: false, owed: None, lost: None }
+        Rest { until: now, has_sent: false, sent: None, owed: None, lost: None }
     }
 
     /// How long it lasts.
@@ -113,9 +121,10 @@ impl Rest {
         self.until = self.until.min(now);
     }
 
-    /// At the end of a turn in which something has passed. Tells whether it begins, or goes on, so that nothing before now is
-    /// to be made up for: all that was sent before is acknowledged, or what was sent now is the first that is not.
-    pub(super) fn passes(&mut self, passed: Passed, now: Instant) -> bool {
+    /// At the end of a turn in which something has passed, on a way that takes so long. Tells whether it begins, or goes on, so
+    /// that nothing before now is to be made up for: SCTP begins to wait anew when something is acknowledged, and, if nothing else
+    /// is under way, with the first packet that follows.
+    pub(super) fn passes(&mut self, passed: Passed, way: Duration, now: Instant) -> bool {
         // An acknowledgement that leaves in a turn is of all that has come in it.
         if passed.has(ACKNOWLEDGES) {
             self.owed = None;
@@ -127,8 +136,13 @@ impl Rest {
             self.lost = Some(now);
         }
         let first = sent && !self.has_sent && self.lasts(now);
-        self.has_sent = sent || self.has_sent && !passed.has(ACKNOWLEDGED);
-        first || passed.has(ACKNOWLEDGED)
+        let is_acknowledged = passed.is_acknowledged();
+        let is_under_way = self.sent.is_some_and(|sent| now.saturating_duration_since(sent) < way);
+        self.has_sent = sent || if is_acknowledged { is_under_way } else { self.has_sent };
+        if sent {
+            self.sent = Some(now);
+        }
+        first || is_acknowledged
     }
 
     /// Something seemed to be lost, and not long ago.
@@ -150,6 +164,7 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
     const PACKET: usize = 200;
+    const WAY: Duration = Duration::from_millis(3);
     /// What the clock asks for.
     const WITHIN: Duration = Duration::from_millis(75);
     const OWED_WITHIN: Duration = Duration::from_millis(20);
@@ -173,7 +188,7 @@ mod tests {
             let passing = Passing::default();
             heard.iter().for_each(|bytes| passing.heard(*bytes));
             sent.iter().for_each(|bytes| passing.sent(*bytes));
-            if self.rest.passes(passing.take(), self.now) {
+            if self.rest.passes(passing.take(), WAY, self.now) {
                 self.since = self.now;
                 self.rest.lasts_for(self.since, WITHIN, OWED_WITHIN);
             } else if self.rest.lasts(self.now) {
@@ -198,6 +213,13 @@ mod tests {
         assert!(link.turn(MS(40), &[ACKNOWLEDGEMENT], &[PACKET]));
         assert!(link.turn(MS(70), &[], &[PACKET]));
         assert!(!link.turn(MS(5), &[], &[]), "that was the first");
+        // One that was under way when another was acknowledged is not followed by a first one.
+        assert!(link.turn(MS(50), &[ACKNOWLEDGEMENT], &[]));
+        assert!(link.turn(MS(10), &[], &[PACKET]));
+        assert!(link.turn(MS(2), &[ACKNOWLEDGEMENT], &[]));
+        let acknowledged = link.now;
+        assert!(link.turn(MS(30), &[], &[PACKET]));
+        assert_eq!(link.since, acknowledged);
     }
 
     #[test]
@@ -223,6 +245,7 @@ mod tests {
         assert!(![ACKNOWLEDGEMENT, 98, PACKET].into_iter().any(is_gap));
         let mut link = Link::new();
         link.turn(MS(0), &[69, ACKNOWLEDGEMENT], &[]);
+        assert!(link.rest.owed.is_none(), "nobody waits for us to acknowledge that");
         assert!(link.rest.has_lost(link.now) && link.rest.has_lost(link.now + AFTER_LOSS - MS(1)));
         assert!(!link.rest.has_lost(link.now + AFTER_LOSS));
     }

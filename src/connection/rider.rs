@@ -8,7 +8,7 @@
 //! It holds up nobody. It waits for a fifth of what [the clock](super::clock) adds to a round trip, 20 ms on a near path
 //! and 4 ms on a far one, and only if what it acknowledges is [so little](MAX_BYTES) that the remote may still send; what
 //! tells of a loss is longer, and leaves at once. If no packet came along, it leaves alone, and for a while none waits so.
-//! Otherwise it waits until the peer's task, which runs the driver, [has nothing more to do](Rider::end_turn): who is busy finds
+//! Otherwise it waits until the peer's task, which runs the driver, [has nothing more to do](Rider::take_waiting): who is busy finds
 //! packets to send and to receive in the same turn.
 //!
 //! An acknowledgement is told by its length, and that depends on the cipher. So this is for members of this crate among
@@ -17,13 +17,15 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::outlet::Outlet;
 
 /// How long a datagram is that acknowledges, and tells of no gap: SCTP's header (12 bytes) and a SACK chunk (16; RFC 9260
 /// section 3.3.4), in a record of DTLS 1.2 with AES-GCM (13 + 8 + 16). Hardly anything else is as long: a FORWARD-TSN of two
-/// streams, and the answer to the closing of a channel, which may wait as well.
+/// streams, and the answer to the closing of a channel. Those may wait as well, and are repeated should another take their
+/// place; members send a FORWARD-TSN of one stream at the most.
 pub(super) const ACKNOWLEDGEMENT: usize = 65;
 
 /// How much may have come that is not acknowledged: half of the least window, which is one full datagram (RFC 9260 section
@@ -32,7 +34,8 @@ const MAX_BYTES: usize = 600;
 
 /// The same for the end of the turn: as much again for each packet of a few that have come while the task had to wait, but so
 /// little that what comes in bulk is acknowledged as it comes.
-const MAX_TURN_BYTES: usize = 4 * MAX_BYTES;
+const MAX_WAITING_BYTES: usize = 4 * MAX_BYTES;
+
 /// After one that left alone.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -42,7 +45,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub(super) struct Rider {
     /// Something waits.
     holds: AtomicBool,
-    /// Somebody [ends](Rider::end_turn) the turns.
+    /// Somebody says when [nothing more](Rider::take_waiting) is to be done.
     attended: AtomicBool,
     /// How many bytes of datagrams have come since an acknowledgement was here.
     heard: AtomicUsize,
@@ -80,10 +83,10 @@ pub(super) enum Next {
 }
 
 impl Held {
-    pub(super) fn send(&self) {
-        if let Some(outlet) = self.outlet.upgrade() {
-            outlet.send_now(&self.datagram, self.to);
-        }
+    /// Sends it, if there is room. What fails is lost, as a datagram may be; the next one acknowledges the same.
+    pub(super) fn send(&self) -> Poll<()> {
+        let Some(outlet) = self.outlet.upgrade() else { return Poll::Ready(()) };
+        outlet.send_now(&self.datagram, self.to).map(drop)
     }
 }
 
@@ -95,7 +98,7 @@ impl Rider {
         }
     }
 
-    /// Turns are ended from now on, or not any more.
+    /// Somebody says so from now on, or not any more.
     pub(super) fn attend(&self, attended: bool) {
         self.attended.store(attended, Ordering::Relaxed);
     }
@@ -123,7 +126,7 @@ impl Rider {
         let is_expected = within(state.sent, limit) && !within(state.alone, PAUSE);
         let until = (heard <= MAX_BYTES && state.held.is_none() && is_expected).then_some(now + limit);
         let waits_for_turn =
-            heard <= MAX_TURN_BYTES && !limit.is_zero() && self.attended.load(Ordering::Relaxed);
+            heard <= MAX_WAITING_BYTES && !limit.is_zero() && self.attended.load(Ordering::Relaxed);
         let waits = until.is_some() || waits_for_turn;
         if waits {
             state.held = Some(Held { datagram, to, outlet: Arc::downgrade(outlet), until });
@@ -132,7 +135,7 @@ impl Rider {
         waits
     }
 
-    /// A datagram of so many bytes has left, or waits.
+    /// A datagram of so many bytes has left.
     pub(super) fn sent(&self, bytes: usize) {
         if bytes == ACKNOWLEDGEMENT {
             self.heard.store(0, Ordering::Relaxed);
@@ -150,8 +153,8 @@ impl Rider {
 
     /// It has left with a packet.
     pub(super) fn left(&self) {
-        self.holds.store(false, Ordering::Release);
         self.state().held = None;
+        self.is_gone();
     }
 
     /// What the driver, which is about to sleep, is to do for it. It `hurries` if nothing is to be lost.
@@ -162,8 +165,8 @@ impl Rider {
         let mut state = self.state();
         match state.held.take() {
             Some(held) if hurries || held.until.is_some_and(|until| until <= now) => {
-                self.holds.store(false, Ordering::Release);
                 state.alone = Some(now);
+                self.is_gone();
                 Next::Send(held)
             }
             Some(held) => {
@@ -176,14 +179,25 @@ impl Rider {
         }
     }
 
-    /// The turn is over. What has waited for a packet of this turn is to leave alone.
-    pub(super) fn end_turn(&self) -> Option<Held> {
+    /// Nothing more is to be done in this turn: what has waited for a packet of it is to leave alone.
+    pub(super) fn take_waiting(&self) -> Option<Held> {
         if !self.holds.load(Ordering::Acquire) {
             return None;
         }
         let held = self.state().held.take_if(|held| held.until.is_none())?;
-        self.holds.store(false, Ordering::Release);
+        self.is_gone();
         Some(held)
+    }
+
+    /// There was no room for it.
+    pub(super) fn put_back(&self, held: Held) {
+        self.state().held.get_or_insert(held);
+        self.holds.store(true, Ordering::Release);
+    }
+
+    fn is_gone(&self) {
+        self.holds.store(false, Ordering::Release);
+        self.heard.store(0, Ordering::Relaxed);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -235,7 +249,9 @@ mod tests {
         /// Whether a datagram of so many bytes waits.
         fn takes(&self, bytes: usize) -> bool {
             let takes = self.would_take(bytes);
-            self.rider.sent(bytes);
+            if !takes {
+                self.rider.sent(bytes);
+            }
             takes
         }
 
@@ -294,12 +310,16 @@ mod tests {
         assert!(way.would_take(ACKNOWLEDGEMENT), "much has come, and no packet was sent");
         assert!(matches!(way.rider.next(way.now + S(1), false), Next::Nothing), "the turn goes on");
         assert!(way.rider.takes(&[8; ACKNOWLEDGEMENT], way.to, &way.outlet, || LIMIT, way.now));
-        assert_eq!(way.rider.end_turn().map(|held| held.datagram), Some([8; ACKNOWLEDGEMENT]));
-        assert!(way.rider.end_turn().is_none() && !way.holds());
+        assert_eq!(way.rider.take_waiting().map(|held| held.datagram), Some([8; ACKNOWLEDGEMENT]));
+        assert!(way.rider.take_waiting().is_none() && !way.holds());
+        // There was no room.
+        assert!(way.would_take(ACKNOWLEDGEMENT));
+        way.rider.put_back(way.rider.take_waiting().unwrap());
+        assert!(way.holds() && way.rider.take_waiting().is_some());
         // One that left with a packet.
         assert!(way.would_take(ACKNOWLEDGEMENT));
         way.rider.left();
-        assert!(way.rider.end_turn().is_none());
+        assert!(way.rider.take_waiting().is_none());
         // What is not to be lost.
         assert!(way.would_take(ACKNOWLEDGEMENT));
         assert!(matches!(way.rider.next(way.now, true), Next::Send(_)));
@@ -307,11 +327,11 @@ mod tests {
         let way = Way::game();
         way.rider.attend(true);
         assert!(way.takes(ACKNOWLEDGEMENT));
-        assert!(way.rider.end_turn().is_none() && way.holds());
+        assert!(way.rider.take_waiting().is_none() && way.holds());
         // What comes in bulk is acknowledged as it comes; and nothing waits where nobody ends the turn.
         let way = Way::new();
         way.rider.attend(true);
-        way.rider.heard(MAX_TURN_BYTES + 1);
+        way.rider.heard(MAX_WAITING_BYTES + 1);
         assert!(!way.takes(ACKNOWLEDGEMENT));
         way.rider.attend(false);
         assert!(!way.takes(ACKNOWLEDGEMENT));

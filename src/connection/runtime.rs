@@ -45,7 +45,8 @@
 //! * **The small run.** The driver hands the kernel several datagrams in one call only if they are sixteen and more. So
 //!   those that it sends one by one are gathered ([`Outlet`]).
 //! * **The lone acknowledgement.** SCTP never sends an acknowledgement along with a packet, so in a game's mesh a third of
-//!   all datagrams are acknowledgements. Between members those wait a little for the next packet ([`Rider`]).
+//!   all datagrams are acknowledgements. Between members those wait a little for the next packet, or for the end of the
+//!   turn of the task ([`Rider`]).
 //! * **The long turn.** The driver takes up to 64 segmented receives at once, 4 MB, before it acknowledges any: one side
 //!   works while the other waits, in turn. So a turn ends after [`MAX_TURN_BYTES`].
 //! * **Names.** The driver stands still while the names of ICE servers are resolved, one after another and without a
@@ -73,7 +74,7 @@ use webrtc::runtime::{AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpS
 
 use super::checks::CheckPace;
 use super::clock::Clock;
-use super::driver::{Driver, drives, end_turn, told};
+use super::driver::{Driver, drives, tell_anew, told};
 use super::handshake::CHANGE_CIPHER_SPEC;
 use super::ice_server::Host;
 use super::outlet::Outlet;
@@ -277,14 +278,16 @@ impl Progress {
         let _ = self.socket_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, least);
     }
 
-    /// Whoever runs the driver from now on says when it has [nothing more to do](Progress::end_turn); or does so no more.
+    /// Whoever runs the driver from now on says when there is [nothing more to do](Progress::send_waiting); or does so no more.
     pub(super) fn attend(&self, attended: bool) {
         self.rider.attend(attended);
     }
 
-    pub(super) fn end_turn(&self) {
-        if let Some(held) = self.rider.end_turn() {
-            held.send();
+    pub(super) fn send_waiting(&self) {
+        if let Some(held) = self.rider.take_waiting()
+            && held.send().is_pending()
+        {
+            self.rider.put_back(held);
         }
     }
 
@@ -568,7 +571,7 @@ impl Runtime for ConnectionRuntime {
         if !drives() {
             return self.base.sleep(duration);
         }
-        end_turn();
+        tell_anew();
         self.progress.begin_turn();
         let mut gathered = self.send_gathered();
         if self.progress.turns_again() {
@@ -587,7 +590,7 @@ impl Runtime for ConnectionRuntime {
         match self.progress.rider.next(now, turn.resumes) {
             Next::Nothing => {}
             Next::Wake(after) => turn.sleep = turn.sleep.min(after),
-            Next::Send(held) => held.send(),
+            Next::Send(held) => drop(held.send()),
         }
         if self.progress.silent.swap(turn.silent, Ordering::AcqRel) != turn.silent {
             (self.watched.on_heard)(!turn.silent);

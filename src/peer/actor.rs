@@ -293,7 +293,7 @@ impl Running {
                 poll_fn(|cx| {
                     let next = poll_next(rarely.as_mut(), driver, channels, bells, cx);
                     if let Some(driver) = driver {
-                        driver.end_turn();
+                        driver.send_waiting();
                     }
                     next
                 })

@@ -12,6 +12,7 @@ use webrtc::runtime::{AsyncUdpSocket, RecvMeta, Runtime, Transmit};
 
 use super::super::checks::Making;
 use super::super::content::{Content, Way};
+use super::super::driver::tell_anew;
 use super::super::handshake::{Handshake, is_to_be_repeated};
 use super::super::outlet::Outlet;
 use super::super::stun::{DATA, REQUEST, SEND, SUCCESS};
@@ -76,7 +77,9 @@ impl AsyncUdpSocket for Socket {
             }
             if sent.is_ok() {
                 is_dtls |= content.dtls().is_some();
-                self.progress.rider.sent(datagram.len());
+                if !waits {
+                    self.progress.rider.sent(datagram.len());
+                }
                 if let Some(until) = self.repeats(&content) {
                     self.repeat(datagram, to, until);
                 }
@@ -173,7 +176,7 @@ impl Socket {
         if !self.base.takes_along(transmit, held.len()) {
             // Not after this: it may be the last word of DTLS, or many datagrams, and what comes too late is dropped.
             rider.left();
-            self.base.send_now(&held, transmit.destination);
+            let _ = self.base.send_now(&held, transmit.destination);
             return self.base.poll_send(cx, transmit);
         }
         let sent = std::task::ready!(self.base.poll_send_both(cx, transmit, &held));
@@ -228,7 +231,9 @@ impl Socket {
         let clock = &self.watched.clock;
         match content {
             Content::Data(record) => {
-                clock.heard_data(record.len());
+                if clock.heard_data(record.len()) {
+                    tell_anew();
+                }
                 self.progress.rider.heard(record.len());
                 self.progress.hears_data(|| self.runtime.now());
             }
