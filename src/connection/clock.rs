@@ -635,9 +635,9 @@ impl State {
     fn rest(&mut self, passed: Passed, now: Instant) {
         let way = self.round_trip.unwrap_or(RTO_MIN) * 5 / 4;
         let renews = self.rest.passes(passed, way, now);
-        // SCTP measures round trips by this clock. Where they are more than a third of its time-out when the clock runs, it would
-        // take the change for an uneven path, and wait for longer.
-        let is_near = way * 3 <= self.answer_time();
+        // SCTP measures round trips by this clock. If they were more than 0.4 s when it runs, the change would make SCTP wait for
+        // more than its second (RFC 9260 section 6.3.1).
+        let is_near = way * 2 <= self.answer_time();
         let is_calm = self.calm >= RESUMED && !self.backlog && !self.rest.has_lost(now);
         if self.remote != Some(Remote::Member) || self.gain == 0 || !is_near || !is_calm {
             return self.end_rest(now);
