@@ -412,3 +412,27 @@ fn a_request_for_a_channel_is_told_from_everything_else() {
     request[4] = 0;
     assert!(!is_channel_bind(&request) && !is_channel_bind(&[]) && !is_channel_bind(&[0, 9]));
 }
+
+#[test]
+fn what_waits_for_whoever_has_taken_the_driver_leaves_when_there_is_room_and_not_after_that() {
+    let progress = Arc::new(Progress::default());
+    let socket = Arc::new(Endless::default());
+    let outlet = Arc::new(Outlet::new(UdpSocket::Other(socket.clone()), progress.clone()));
+    let now = Instant::now();
+    let waits =
+        || progress.rider.takes(&[APPLICATION_DATA; 65], NOBODY, &outlet, || Duration::from_millis(20), now);
+    let place = Arc::new(Driver::default());
+    let _home = place.spawned(Box::pin(std::future::pending()), Box::new(()));
+    assert!(!waits(), "nobody would send it");
+    let taken = place.take(&progress).unwrap();
+    assert!(waits());
+    taken.send_waiting();
+    assert!(lock(&socket.sent).is_empty());
+    socket.room.store(10, Ordering::Relaxed);
+    taken.send_waiting();
+    assert_eq!(*lock(&socket.sent), [(65, None)]);
+    assert!(waits());
+    drop(taken);
+    assert_eq!(lock(&socket.sent).len(), 2);
+    assert!(!waits());
+}
