@@ -71,7 +71,8 @@ fn share_the_space(kind: Kind) {
 
         // Without the program they have each other; when it is back, they are in its lobby anew.
         assert!(program.interrupted().success());
-        anna.shows("#status", "The lobby is over; whoever is here stays").await;
+        // Of its host, who has left, or of its server, which ends with the program: whoever is told first.
+        anna.shows("#status", "whoever is here stays").await;
         say(&anna, "still there?").await;
         carl.shows("#log", "still there?").await;
         let (program, _) = start(url.trim_start_matches("http://"));
