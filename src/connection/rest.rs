@@ -4,7 +4,8 @@
 //! tell of no gap, and ours leave, there is neither. So [the clock](super::clock) rests then: it goes as fast as time, and
 //! the library, which looks after ICE five times in a second by it, does not do so fifty times. When something is not
 //! acknowledged in time, what the clock would have gained meanwhile is made up for at once, so SCTP sends again as early as
-//! it would have. What tells of a gap ends the rest at once, and for [a while](AFTER_LOSS) there is none.
+//! it would have. What tells of a gap ends the rest at once, and for [a while](AFTER_LOSS) there is none; nor is there with a
+//! backlog, or far from the remote.
 //!
 //! All that is told by the lengths of datagrams, as [the rider](super::rider) tells an acknowledgement. So this is for members
 //! of this crate among themselves. A packet of up to 32 bytes is as long as an acknowledgement with gaps, and is taken for one:
@@ -188,10 +189,11 @@ mod tests {
             let passing = Passing::default();
             heard.iter().for_each(|bytes| passing.heard(*bytes));
             sent.iter().for_each(|bytes| passing.sent(*bytes));
-            if self.rest.passes(passing.take(), WAY, self.now) {
+            let renews = self.rest.passes(passing.take(), WAY, self.now);
+            if renews {
                 self.since = self.now;
-                self.rest.lasts_for(self.since, WITHIN, OWED_WITHIN);
-            } else if self.rest.lasts(self.now) {
+            }
+            if renews || self.rest.lasts(self.now) {
                 self.rest.lasts_for(self.since, WITHIN, OWED_WITHIN);
             }
             self.rest.lasts(self.now)
