@@ -191,6 +191,9 @@ impl Channel {
 
     /// What SCTP holds, on all channels. Tells whether it has given up.
     pub(crate) fn tell_held(&self, held: Held) -> bool {
+        if held.is_greeted {
+            self.progress.end_opening();
+        }
         let verdict = self.clock.held(held);
         if verdict.hurries {
             self.progress.nudge();

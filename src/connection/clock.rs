@@ -126,6 +126,8 @@ pub(crate) struct Held {
     /// Of what may be lost, and whether it is done with something of that: it has arrived, or was given up.
     pub(crate) fleeting_bytes: usize,
     pub(crate) moves: bool,
+    /// Something was said on the control channel, the hello first of all, and all of it was acknowledged.
+    pub(crate) is_greeted: bool,
 }
 
 /// What follows from what SCTP holds.
@@ -352,7 +354,7 @@ impl Clock {
     /// What SCTP holds. If it is only what may be lost, that the remote answers and says something itself is sign enough
     /// of headway.
     pub(super) fn held(&self, held: Held) -> Verdict {
-        let Held { lasting_bytes, headway, fleeting_bytes, moves } = held;
+        let Held { lasting_bytes, headway, fleeting_bytes, moves, .. } = held;
         let now = self.true_now();
         let mut state = self.lock();
         let before = state.gain_at(now);

@@ -3,7 +3,8 @@ use super::*;
 const MS: fn(u64) -> Duration = Duration::from_millis;
 const S: fn(u64) -> Duration = Duration::from_secs;
 
-const ACKNOWLEDGED: Held = Held { lasting_bytes: 500, headway: true, fleeting_bytes: 0, moves: false };
+const ACKNOWLEDGED: Held =
+    Held { lasting_bytes: 500, headway: true, fleeting_bytes: 0, moves: false, is_greeted: true };
 const STUCK: Held = Held { headway: false, ..ACKNOWLEDGED };
 
 /// Open, with a round trip of 40 ms, and something to send.
@@ -43,7 +44,8 @@ fn a_second_of_sctps_takes_little_more_than_a_round_trip_and_with_strangers_thei
 fn a_backlog_has_longer_as_long_as_the_remote_answers() {
     let little = Held { lasting_bytes: BACKLOG_BYTES - 1, ..ACKNOWLEDGED };
     let much = Held { lasting_bytes: BACKLOG_BYTES, ..ACKNOWLEDGED };
-    let fleeting = Held { lasting_bytes: 0, fleeting_bytes: BACKLOG_BYTES, headway: false, moves: true };
+    let fleeting =
+        Held { lasting_bytes: 0, fleeting_bytes: BACKLOG_BYTES, headway: false, moves: true, ..ACKNOWLEDGED };
     for (held, second) in [(little, MS(70)), (much, Duration::from_micros(122_500)), (fleeting, MS(70))] {
         let (clock, start) = clock(|state| {
             (state.remote, state.round_trip) = (Some(Remote::Member), Some(MS(40)));

@@ -10,7 +10,7 @@
 //!   else passes. So the longer a connection is being made, the fewer of its checks leave ([`CheckPace`]).
 //! * **The slow opening on a network that loses.** SCTP repeats what was lost after a second, then after two, and so on.
 //!   So the first small datagrams after the handshake, which open SCTP and carry the hellos, are sent again at the same
-//!   times; DTLS drops those that have arrived (RFC 6347 section 4.1.2.6). A mesh of 8 is full after 0.5 s, 0.6 s and
+//!   times, until the remote has acknowledged our hello; DTLS drops those that have arrived (RFC 6347 section 4.1.2.6). A mesh of 8 is full after 0.5 s, 0.6 s and
 //!   1.3 s at 1, 5 and 20 % loss (median); without this after 1.4 s, 2.5 s and 10.5 s.
 //! * **The slow opening.** What DTLS and SCTP have to say after a received datagram is written to the socket on the
 //!   driver's next turn, which is its next timer, up to 400 ms later. While the connection is being made, the
@@ -103,7 +103,8 @@ const RESOLVE_LIMIT: Duration = Duration::from_secs(3);
 /// hellos and their acknowledgements, between which packets may come.
 const MAX_OPENING: u8 = 12;
 const MAX_OPENING_BYTES: usize = 256;
-/// And until when, since all channels are open here: the other side may still wait for a hello.
+/// And until when, since all channels are open here: the other side may still wait for a hello, unless it has acknowledged
+/// ours.
 const OPENING: Duration = Duration::from_secs(2);
 
 /// How many of the first after a silence: what SCTP sends again, and what it acknowledges.
@@ -115,6 +116,17 @@ const RECOVERY: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(400);
 const ACKNOWLEDGING: u8 = 2;
 const MAX_ACKNOWLEDGING: u8 = 20;
+
+/// When a datagram need not be sent again any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Something newer of the handshake was heard, or it is over.
+    NewsAfter(u64),
+    /// [The opening is over](Progress::end_opening).
+    Greeted,
+    /// It was sent as often as any.
+    TheLast,
+}
 
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
@@ -215,6 +227,8 @@ pub(super) struct Progress {
     turned: AtomicBool,
     /// How many datagrams of the opening were repeated.
     repeated: AtomicU8,
+    /// The remote has acknowledged our hello.
+    greeted: AtomicBool,
     /// How many of the next are, after a silence.
     resuming: AtomicU8,
     /// There was such a silence within [`RECOVERY`].
@@ -252,6 +266,12 @@ impl Progress {
     pub(super) fn set_open(&self, now: Instant) {
         self.opened.get_or_init(|| now);
         self.open.store(true, Ordering::Release);
+    }
+
+    /// The remote has acknowledged our hello, so of ours it needs nothing more to open.
+    pub(super) fn end_opening(&self) {
+        self.greeted.store(true, Ordering::Relaxed);
+        self.repeated.store(MAX_OPENING, Ordering::Relaxed);
     }
 
     /// ICE looks for another way.
@@ -367,30 +387,30 @@ impl Progress {
         true
     }
 
-    /// Whether this datagram is one of the first after a silence; or of SCTP's opening, or a hello, as far as can be told
-    /// without a key: small, and early.
-    fn repeats_data(&self, bytes: usize, now: impl Fn() -> Instant) -> bool {
+    /// Whether, and until when, this datagram is repeated: it is one of the first after a silence; or of SCTP's opening, or a
+    /// hello, as far as can be told without a key: small, and early.
+    fn repeats_data(&self, bytes: usize, now: impl Fn() -> Instant) -> Option<Until> {
         if self.acknowledges(bytes, &now) {
-            return true;
+            return Some(Until::TheLast);
         }
         let resuming = self.resuming.load(Ordering::Relaxed);
         if resuming > 0 {
             let resumes = lock(&self.resuming_until).is_some_and(|until| now() < until);
             self.resuming.store(if resumes { resuming - 1 } else { 0 }, Ordering::Relaxed);
-            return resumes;
+            return resumes.then_some(Until::TheLast);
         }
         if self.repeated.load(Ordering::Relaxed) >= MAX_OPENING {
-            return false;
+            return None;
         }
         if self.opened.get().is_some_and(|opened| now().saturating_duration_since(*opened) > OPENING) {
             self.repeated.store(MAX_OPENING, Ordering::Relaxed);
-            return false;
+            return None;
         }
         let repeats = bytes <= MAX_OPENING_BYTES;
         if repeats {
             self.repeated.fetch_add(1, Ordering::Relaxed);
         }
-        repeats
+        repeats.then_some(Until::Greeted)
     }
 
     /// Whether there is nothing that is not to be lost.

@@ -114,7 +114,7 @@ pub(crate) struct Channels {
     /// How many reliable bytes SCTP was done with when the stall limit was over last.
     done_when_stalled: u64,
     last_messages: Pin<Box<Sleep>>,
-    /// Of the channels that lose nothing, then of the others.
+    /// Of the control channel, of the reliable one, then of the others.
     held: [Outstanding; 4],
 }
 
@@ -391,8 +391,9 @@ impl Channels {
     }
 
     fn poll_headway(&mut self, cx: &mut Context<'_>) -> Poll<Happening> {
-        let handed = [[0, CONTROL], [1, 2]]
-            .map(|pair| pair.into_iter().map(|channel| self.channels[channel].handed_bytes()).sum());
+        let [reliable, ordered, unreliable, control] =
+            [0, 1, 2, CONTROL].map(|channel| self.channels[channel].handed_bytes());
+        let handed = [control, reliable, ordered + unreliable];
         loop {
             let held = std::task::ready!(self.headway.poll(&self.held, handed, cx));
             if self.channels[CONTROL].tell_held(held) {
@@ -626,7 +627,7 @@ impl Channels {
 }
 
 fn held_of(channels: &[Channel; 4]) -> [Outstanding; 4] {
-    [0, CONTROL, 1, 2].map(|channel| channels[channel].outstanding())
+    [CONTROL, 0, 1, 2].map(|channel| channels[channel].outstanding())
 }
 
 fn paces_of(channels: &[Channel; 4]) -> [(Pace, Outstanding); 3] {

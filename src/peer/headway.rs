@@ -16,6 +16,8 @@ use crate::connection::{Held, Outstanding};
 
 /// How often it is looked. On a near path the clock may stop being ahead before the next look; then it goes on from there.
 const LOOK: Duration = Duration::from_millis(250);
+/// And until our hello is acknowledged: then the opening is over, in which all that is small is sent several times.
+const LOOK_AT_FIRST: Duration = Duration::from_millis(25);
 
 /// Looks what SCTP holds.
 #[repr(C)]
@@ -25,15 +27,17 @@ pub(super) struct Headway {
     /// It was polled since then, and waits.
     waits: bool,
     timer: Pin<Box<Sleep>>,
-    measuring: Option<BoxFuture<'static, ([u64; 2], usize, usize)>>,
+    /// How many bytes SCTP was given, of the control channel, of the reliable one and of the others; and how many it holds.
+    measuring: Option<BoxFuture<'static, ([u64; 3], [usize; 3])>>,
     /// The most bytes that SCTP was done with, of what it must deliver, and of what may be lost.
     done: [u64; 2],
+    is_greeted: bool,
 }
 
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway { timer, measuring: None, moved: false, waits: false, done: [0; 2] }
+        Headway { timer, measuring: None, moved: false, waits: false, done: [0; 2], is_greeted: false }
     }
 
     /// Packets have moved.
@@ -46,40 +50,50 @@ impl Headway {
         self.moved && !self.waits
     }
 
-    /// Looks when it is time. `gauges` are those of the channels that lose nothing, then of the others; `handed` is how
-    /// many bytes the former were given in all, and the latter.
+    /// Looks when it is time. `gauges` are those of the control channel, of the reliable one and of the others; `handed` is how
+    /// many bytes they were given in all.
     pub(super) fn poll(
         &mut self,
         gauges: &[Outstanding; 4],
-        handed: [u64; 2],
+        handed: [u64; 3],
         cx: &mut Context<'_>,
     ) -> Poll<Held> {
         self.waits = self.moved;
         loop {
             if let Some(measuring) = &mut self.measuring {
-                let (handed, lasting_bytes, fleeting_bytes) = std::task::ready!(measuring.poll_unpin(cx));
+                let (handed, [control, reliable, fleeting_bytes]) =
+                    std::task::ready!(measuring.poll_unpin(cx));
                 self.measuring = None;
+                let lasting_bytes = control + reliable;
                 // Until it is there, it is looked again, though nothing moves.
                 self.moved = lasting_bytes + fleeting_bytes > 0;
                 self.waits = false;
-                self.timer.as_mut().reset(Instant::now() + LOOK);
-                let holds = [lasting_bytes, fleeting_bytes];
-                let [headway, moves] = [0, 1].map(|kind| {
-                    let (before, done) = (self.done[kind], handed[kind].saturating_sub(holds[kind] as u64));
-                    self.done[kind] = before.max(done);
-                    done > before
-                });
-                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, moves });
+                self.is_greeted |= handed[0] > 0 && control == 0;
+                let says_hello = handed[0] > 0 && !self.is_greeted;
+                self.timer.as_mut().reset(Instant::now() + if says_hello { LOOK_AT_FIRST } else { LOOK });
+                let lasting = (handed[0] + handed[1], lasting_bytes);
+                let [headway, moves] =
+                    [(0, lasting), (1, (handed[2], fleeting_bytes))].map(|(kind, (handed, holds))| {
+                        let (before, done) = (self.done[kind], handed.saturating_sub(holds as u64));
+                        self.done[kind] = before.max(done);
+                        done > before
+                    });
+                let is_greeted = self.is_greeted;
+                return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, moves, is_greeted });
             }
             if !self.moved {
                 return Poll::Pending;
             }
             std::task::ready!(self.timer.as_mut().poll(cx));
-            let [one, two, three, four] = gauges.clone();
-            let lasting = async move { one.bytes().await + two.bytes().await };
-            let fleeting = async move { three.bytes().await + four.bytes().await };
+            let [control, reliable, three, four] = gauges.clone();
             // What is handed over while it is looked must not count as done.
-            self.measuring = Some(async move { (handed, lasting.await, fleeting.await) }.boxed());
+            self.measuring = Some(
+                async move {
+                    let fleeting = three.bytes().await + four.bytes().await;
+                    (handed, [control.bytes().await, reliable.bytes().await, fleeting])
+                }
+                .boxed(),
+            );
         }
     }
 }

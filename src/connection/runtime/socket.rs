@@ -16,16 +16,7 @@ use super::super::driver::tell_anew;
 use super::super::handshake::{Handshake, is_to_be_repeated};
 use super::super::outlet::Outlet;
 use super::super::stun::{DATA, REQUEST, SEND, SUCCESS};
-use super::{FAREWELLS, MAX_TURN_BYTES, NOBODY, Progress, REPEATS, Watched, lock};
-
-/// When a datagram need not be sent again any more.
-#[derive(Clone, Copy)]
-enum Until {
-    /// Something newer of the handshake was heard, or it is over.
-    NewsAfter(u64),
-    /// It was sent as often as any.
-    TheLast,
-}
+use super::{FAREWELLS, MAX_TURN_BYTES, NOBODY, Progress, REPEATS, Until, Watched, lock};
 
 pub(super) struct Socket {
     pub(super) base: Arc<Outlet>,
@@ -263,10 +254,7 @@ impl Socket {
     /// Whether it is to be sent again, and until when.
     fn repeats(&self, content: &Content<'_>) -> Option<Until> {
         match content {
-            Content::Data(record) => {
-                let repeats = self.progress.repeats_data(record.len(), || self.runtime.now());
-                repeats.then_some(Until::TheLast)
-            }
+            Content::Data(record) => self.progress.repeats_data(record.len(), || self.runtime.now()),
             Content::Handshake(record) if !self.progress.is_open() => {
                 let repeats = is_to_be_repeated(record, self.progress.is_among_us());
                 repeats.then(|| Until::NewsAfter(lock(&self.handshake).news))
@@ -287,8 +275,12 @@ impl Socket {
                 runtime.sleep(at - slept).await;
                 slept = at;
                 let Some(outlet) = base.upgrade() else { return };
-                let is_news = |news| progress.is_open() || lock(&handshake).news != news;
-                if matches!(until, Until::NewsAfter(news) if is_news(news)) {
+                let is_over = match until {
+                    Until::NewsAfter(news) => progress.is_open() || lock(&handshake).news != news,
+                    Until::Greeted => progress.greeted.load(Ordering::Relaxed),
+                    Until::TheLast => false,
+                };
+                if is_over {
                     return;
                 }
                 if outlet.try_send(&datagram, to).is_err() {
