@@ -126,7 +126,7 @@ pub(crate) struct Held {
     /// Of what may be lost, and whether it is done with something of that: it has arrived, or was given up.
     pub(crate) fleeting_bytes: usize,
     pub(crate) moves: bool,
-    /// Something was said on the control channel, the hello first of all, and all of it was acknowledged.
+    /// Our hello was acknowledged, now or before. Strangers are told none.
     pub(crate) is_greeted: bool,
 }
 

@@ -8,10 +8,10 @@
 //! * **The flood of checks.** ICE asks each pair of addresses every 20 ms until it is answered, so that a near way is
 //!   found at once, and never asks less often: the checks of a mesh of 8 fill an uplink of 100 kbit/s for good, and nothing
 //!   else passes. So the longer a connection is being made, the fewer of its checks leave ([`CheckPace`]).
-//! * **The slow opening on a network that loses.** SCTP repeats what was lost after a second, then after two, and so on.
-//!   So the first small datagrams after the handshake, which open SCTP and carry the hellos, are sent again at the same
-//!   times, until the remote has acknowledged our hello; DTLS drops those that have arrived (RFC 6347 section 4.1.2.6). A mesh of 8 is full after 0.5 s, 0.6 s and
-//!   1.3 s at 1, 5 and 20 % loss (median); without this after 1.4 s, 2.5 s and 10.5 s.
+//! * **The slow opening on a network that loses.** SCTP repeats what was lost after a second, then after two, and so on. So
+//!   the first small datagrams after the handshake, which open SCTP and carry the hellos, are sent again at the same times,
+//!   until the remote has acknowledged our hello; DTLS drops those that have arrived (RFC 6347 section 4.1.2.6). A mesh of
+//!   8 is full after 0.5 s, 0.6 s and 1.3 s at 1, 5 and 20 % loss (median); without this after 1.4 s, 2.5 s and 10.5 s.
 //! * **The slow opening.** What DTLS and SCTP have to say after a received datagram is written to the socket on the
 //!   driver's next turn, which is its next timer, up to 400 ms later. While the connection is being made, the
 //!   driver's sleep after a received datagram is [`HURRY`] at the most.
@@ -225,10 +225,8 @@ pub(super) struct Progress {
     turns: AtomicU8,
     /// The last turn was one of them, and nothing else came before it.
     turned: AtomicBool,
-    /// How many datagrams of the opening were repeated.
+    /// How many datagrams of the opening were repeated; [`MAX_OPENING`] when it is over.
     repeated: AtomicU8,
-    /// The remote has acknowledged our hello.
-    greeted: AtomicBool,
     /// How many of the next are, after a silence.
     resuming: AtomicU8,
     /// There was such a silence within [`RECOVERY`].
@@ -245,6 +243,8 @@ pub(super) struct Progress {
     rests: Notify,
     /// Answers to our requests of ICE.
     answers: AtomicU64,
+    /// The remote has acknowledged our hello.
+    greeted: AtomicBool,
     /// Since when all channels are open.
     opened: OnceLock<Instant>,
     /// When the last datagram was received, while the connection was being made.

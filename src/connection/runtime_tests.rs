@@ -404,6 +404,22 @@ fn after_a_silence_and_after_each_pause_that_follows_what_leaves_is_sent_again()
 }
 
 #[test]
+fn the_opening_is_repeated_until_the_hello_is_acknowledged_and_no_longer() {
+    let (progress, start) = (Progress::default(), Instant::now());
+    let repeats = |bytes, millis| progress.repeats_data(bytes, || start + Duration::from_millis(millis));
+    assert_eq!(repeats(100, 0), Some(Until::Greeted));
+    assert_eq!(repeats(1000, 0), None, "no part of an opening");
+    progress.set_open(start);
+    assert_eq!(repeats(100, 10), Some(Until::Greeted));
+    assert!(!progress.is_calm());
+    progress.end_opening();
+    assert_eq!(repeats(100, 20), None);
+    assert!(progress.is_calm());
+    progress.resume(start + Duration::from_secs(1));
+    assert_eq!(repeats(100, 1010), Some(Until::TheLast), "after a silence it is another matter");
+}
+
+#[test]
 fn a_request_for_a_channel_is_told_from_everything_else() {
     let mut request = INDICATION;
     assert!(!is_channel_bind(&request));

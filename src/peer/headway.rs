@@ -2,7 +2,7 @@
 //!
 //! The connection's clock runs ahead only as long as it does, and tells when the association must be dead
 //! (`connection/clock.rs`). It is looked four times a second while packets move or something is outstanding; an idle peer
-//! costs nothing.
+//! costs nothing. And it is looked whether our hello was acknowledged, to whom one is said.
 
 use std::future::Future as _;
 use std::pin::Pin;
@@ -16,8 +16,10 @@ use crate::connection::{Held, Outstanding};
 
 /// How often it is looked. On a near path the clock may stop being ahead before the next look; then it goes on from there.
 const LOOK: Duration = Duration::from_millis(250);
-/// And until our hello is acknowledged: then the opening is over, in which all that is small is sent several times.
+/// And until our hello is acknowledged: then the opening is over, in which all that is small is sent several times, for two
+/// seconds if nobody says so.
 const LOOK_AT_FIRST: Duration = Duration::from_millis(25);
+const AT_FIRST: Duration = Duration::from_secs(2);
 
 /// Looks what SCTP holds.
 #[repr(C)]
@@ -31,13 +33,23 @@ pub(super) struct Headway {
     measuring: Option<BoxFuture<'static, ([u64; 3], [usize; 3])>>,
     /// The most bytes that SCTP was done with, of what it must deliver, and of what may be lost.
     done: [u64; 2],
+    /// How many bytes our hello is, which is said first on the control channel, and when it had been handed over.
+    hello: Option<(u64, Instant)>,
     is_greeted: bool,
 }
 
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway { timer, measuring: None, moved: false, waits: false, done: [0; 2], is_greeted: false }
+        Headway {
+            timer,
+            measuring: None,
+            moved: false,
+            waits: false,
+            done: [0; 2],
+            hello: None,
+            is_greeted: false,
+        }
     }
 
     /// Packets have moved.
@@ -59,6 +71,11 @@ impl Headway {
         cx: &mut Context<'_>,
     ) -> Poll<Held> {
         self.waits = self.moved;
+        if self.hello.is_none() && handed[0] > 0 {
+            let now = Instant::now();
+            self.hello = Some((handed[0], now));
+            self.timer.as_mut().reset(now + LOOK_AT_FIRST);
+        }
         loop {
             if let Some(measuring) = &mut self.measuring {
                 let (handed, [control, reliable, fleeting_bytes]) =
@@ -68,9 +85,11 @@ impl Headway {
                 // Until it is there, it is looked again, though nothing moves.
                 self.moved = lasting_bytes + fleeting_bytes > 0;
                 self.waits = false;
-                self.is_greeted |= handed[0] > 0 && control == 0;
-                let says_hello = handed[0] > 0 && !self.is_greeted;
-                self.timer.as_mut().reset(Instant::now() + if says_hello { LOOK_AT_FIRST } else { LOOK });
+                let now = Instant::now();
+                let acknowledged = handed[0].saturating_sub(control as u64);
+                self.is_greeted |= self.hello.is_some_and(|(bytes, _)| acknowledged >= bytes);
+                let is_first = self.hello.is_some_and(|(_, said)| now < said + AT_FIRST) && !self.is_greeted;
+                self.timer.as_mut().reset(now + if is_first { LOOK_AT_FIRST } else { LOOK });
                 let lasting = (handed[0] + handed[1], lasting_bytes);
                 let [headway, moves] =
                     [(0, lasting), (1, (handed[2], fleeting_bytes))].map(|(kind, (handed, holds))| {
