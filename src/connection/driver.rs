@@ -231,6 +231,7 @@ mod tests {
 
     #[tokio::test]
     async fn it_runs_at_home_and_where_it_is_taken_and_at_home_again_and_loses_no_wake() {
+        // Unbounded, as a test tells it a few numbers and does not wait.
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
         let (count, driver) = counting(told);
         let place = Arc::new(Driver::default());
@@ -278,6 +279,7 @@ mod tests {
     #[tokio::test]
     async fn its_end_and_its_panic_are_its_own_and_end_its_task() {
         for last in [100, 1000] {
+            // Unbounded, as above.
             let (tell, told) = tokio::sync::mpsc::unbounded_channel();
             let (_, driver) = counting(told);
             let place = Arc::new(Driver::default());

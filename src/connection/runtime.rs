@@ -117,17 +117,6 @@ const PAUSE: Duration = Duration::from_millis(400);
 const ACKNOWLEDGING: u8 = 2;
 const MAX_ACKNOWLEDGING: u8 = 20;
 
-/// When a datagram need not be sent again any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until {
-    /// Something newer of the handshake was heard, or it is over.
-    NewsAfter(u64),
-    /// [The opening is over](Progress::end_opening).
-    Greeted,
-    /// It was sent as often as any.
-    TheLast,
-}
-
 /// How often each datagram of the closing is sent.
 const FAREWELLS: usize = 3;
 
@@ -145,6 +134,17 @@ const REPEATS: [Duration; 3] =
 const NOBODY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// When a datagram need not be sent again any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Until {
+    /// Something newer of the handshake was heard, or it is over.
+    NewsAfter(u64),
+    /// [The opening is over](Progress::end_opening).
+    Greeted,
+    /// It was sent as often as any.
+    TheLast,
+}
 
 /// What a runtime is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -35,21 +35,12 @@ pub(super) struct Headway {
     done: [u64; 2],
     /// How many bytes our hello is, which is said first on the control channel, and when it had been handed over.
     hello: Option<(u64, Instant)>,
-    is_greeted: bool,
 }
 
 impl Headway {
     pub(super) fn new() -> Headway {
         let timer = Box::pin(tokio::time::sleep(Duration::ZERO));
-        Headway {
-            timer,
-            measuring: None,
-            moved: false,
-            waits: false,
-            done: [0; 2],
-            hello: None,
-            is_greeted: false,
-        }
+        Headway { timer, measuring: None, moved: false, waits: false, done: [0; 2], hello: None }
     }
 
     /// Packets have moved.
@@ -87,8 +78,8 @@ impl Headway {
                 self.waits = false;
                 let now = Instant::now();
                 let acknowledged = handed[0].saturating_sub(control as u64);
-                self.is_greeted |= self.hello.is_some_and(|(bytes, _)| acknowledged >= bytes);
-                let is_first = self.hello.is_some_and(|(_, said)| now < said + AT_FIRST) && !self.is_greeted;
+                let is_greeted = self.hello.is_some_and(|(bytes, _)| acknowledged >= bytes);
+                let is_first = self.hello.is_some_and(|(_, said)| now < said + AT_FIRST) && !is_greeted;
                 self.timer.as_mut().reset(now + if is_first { LOOK_AT_FIRST } else { LOOK });
                 let lasting = (handed[0] + handed[1], lasting_bytes);
                 let [headway, moves] =
@@ -97,7 +88,6 @@ impl Headway {
                         self.done[kind] = before.max(done);
                         done > before
                     });
-                let is_greeted = self.is_greeted;
                 return Poll::Ready(Held { lasting_bytes, headway, fleeting_bytes, moves, is_greeted });
             }
             if !self.moved {
