@@ -27,6 +27,8 @@ mod usage;
 use std::process::ExitCode;
 
 use crate::args::{Args, Command};
+use crate::rows::Row;
+use crate::run::StackName;
 use crate::stack::Result;
 use crate::table::Table;
 
@@ -49,25 +51,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// How often a run is tried. Some of G's connections never open.
+const TRIES: usize = 3;
+
 fn compare(args: &Args) -> Result<()> {
     let mut table = Table::new(&args.stacks);
     for row in &args.rows {
+        let mut stacks = args.stacks.clone();
         for round in 0..args.rounds {
-            for &stack in &args.stacks {
-                if table.has_failed(row, stack) {
-                    continue;
-                }
-                match run::in_a_process(row, stack, round) {
-                    Ok(values) => {
-                        eprintln!("{:<22} {} {}", row.name, stack.letter(), shown(&values));
-                        table.add(row, stack, round, values);
-                    }
-                    Err(error) => {
-                        eprintln!("{:<22} {} failed: {error}", row.name, stack.letter());
-                        table.fail(row, stack, error.to_string());
-                    }
-                }
-            }
+            // Who fails at every try is left out of the row's other rounds.
+            stacks.retain(|stack| (0..TRIES).any(|_| runs(row, *stack, round, &mut table)));
         }
     }
     println!("{table}");
@@ -78,6 +71,22 @@ fn compare(args: &Args) -> Result<()> {
         plot::draw(&table, folder)?;
     }
     Ok(())
+}
+
+/// Runs a row once. Whether it has not failed.
+fn runs(row: &'static Row, stack: StackName, round: u64, table: &mut Table) -> bool {
+    match run::in_a_process(row, stack, round) {
+        Ok(values) => {
+            eprintln!("{:<22} {} {}", row.name, stack.letter(), shown(&values));
+            table.add(row, stack, round, values);
+            true
+        }
+        Err(error) => {
+            eprintln!("{:<22} {} failed: {error}", row.name, stack.letter());
+            table.fail(row, stack, error.to_string());
+            false
+        }
+    }
 }
 
 fn shown(values: &[f64]) -> String {

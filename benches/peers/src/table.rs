@@ -41,12 +41,6 @@ impl Table {
         self.failures.push((row.name, stack, why));
     }
 
-    /// Whether a stack has failed twice at a row, and need not be tried again.
-    pub fn has_failed(&self, row: &Row, stack: StackName) -> bool {
-        let same = |(name, failed, _): &&(&str, StackName, String)| *name == row.name && *failed == stack;
-        self.failures.iter().filter(same).count() >= 2
-    }
-
     /// The stacks, in the order of the columns.
     pub fn stacks(&self) -> &[StackName] {
         &self.stacks
@@ -201,13 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn who_fails_twice_is_not_tried_again_and_the_reason_is_printed() {
+    fn why_a_run_has_failed_is_printed() {
         let mut table = Table::new(&StackName::ALL);
         table.fail(&ROWS[0], StackName::G, "it hung".into());
-        assert!(!table.has_failed(&ROWS[0], StackName::G));
-        table.fail(&ROWS[0], StackName::G, "it hung".into());
-        assert!(table.has_failed(&ROWS[0], StackName::G));
-        assert!(!table.has_failed(&ROWS[1], StackName::G));
         assert!(table.to_string().contains("reliable 64 B, G: it hung"));
     }
 }
